@@ -1,0 +1,139 @@
+//! What a publisher writes into `content`, and how a receiver finds it again in a few nanoseconds.
+
+use std::io::Write as _;
+
+use memchr::memmem;
+
+/// Digits of the sequence number: of fixed width, so that all messages of a run have one length.
+const SEQUENCE_DIGITS: usize = 10;
+/// Digits of the time of sending: nanoseconds of more than a day.
+const TIME_DIGITS: usize = 14;
+const MARK: &[u8] = b"\"content\":\"";
+
+/// The head of a message's content: `<publisher>:<sequence>:<nanoseconds when sent>:<padding>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) publisher: u32,
+    pub(crate) sequence: u64,
+}
+
+impl Stamp {
+    /// Appends the content of a message, followed by so many bytes of padding.
+    pub(crate) fn write(self, sent: u64, padding: usize, out: &mut Vec<u8>) {
+        let Self { publisher, sequence } = self;
+        write!(out, "{publisher}:{sequence:0SEQUENCE_DIGITS$}:{sent:0TIME_DIGITS$}:")
+            .expect("writing into a vector does not fail");
+        out.resize(out.len() + padding, b'x');
+    }
+
+    fn read(content: &[u8]) -> Option<Self> {
+        let mut publisher = 0_u32;
+        let mut at = 0;
+        loop {
+            match *content.get(at)? {
+                digit @ b'0'..=b'9' if at < 9 => publisher = publisher * 10 + u32::from(digit - b'0'),
+                b':' if at > 0 => break,
+                _ => return None,
+            }
+            at += 1;
+        }
+        let digits: &[u8; SEQUENCE_DIGITS] = content.get(at + 1..)?.first_chunk()?;
+        if content.get(at + 1 + SEQUENCE_DIGITS) != Some(&b':') {
+            return None;
+        }
+        let mut sequence = 0_u64;
+        let mut valid = true;
+        for digit in digits {
+            valid &= digit.is_ascii_digit();
+            sequence = sequence * 10 + u64::from(digit & 0x0F);
+        }
+        valid.then_some(Self { publisher, sequence })
+    }
+}
+
+/// Finds the stamp in a JSON text. All messages of a publisher look alike, so the place where the
+/// last one had its content is tried before anything is searched.
+#[derive(Debug, Default)]
+pub(crate) struct Finder {
+    place: usize,
+}
+
+impl Finder {
+    /// The stamp of a message, or `None` when the text is something else.
+    #[inline]
+    pub(crate) fn find(&mut self, text: &[u8]) -> Option<Stamp> {
+        let end = self.place + MARK.len();
+        if text.get(self.place..end) == Some(MARK) {
+            return Stamp::read(&text[end..]);
+        }
+        self.search(text)
+    }
+
+    #[cold]
+    fn search(&mut self, text: &[u8]) -> Option<Stamp> {
+        let place = memmem::find(text, MARK)?;
+        let stamp = Stamp::read(&text[place + MARK.len()..])?;
+        self.place = place;
+        Some(stamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(stamp: Stamp, before: &str) -> Vec<u8> {
+        let mut text = format!("{{\"type\":\"message\",{before}\"content\":\"").into_bytes();
+        stamp.write(123_456_789, 9, &mut text);
+        text.extend_from_slice(b"\",\"timestamp\":1}");
+        text
+    }
+
+    #[test]
+    fn finds_what_was_written_wherever_the_content_stands() {
+        let mut finder = Finder::default();
+        for before in ["", "\"from\":7,", "\"from\":7,", "\"from\":\"anon-12\",", ""] {
+            for (publisher, sequence) in [(0, 0), (7, 12_345), (19_899, 9_999_999_999)] {
+                let stamp = Stamp { publisher, sequence };
+                assert_eq!(finder.find(&text(stamp, before)), Some(stamp));
+            }
+        }
+    }
+
+    #[test]
+    fn messages_of_one_publisher_have_one_length() {
+        let lengths =
+            [0, 9, 1_000_000].map(|sequence| text(Stamp { publisher: 3, sequence }, "\"from\":1,").len());
+        assert_eq!(lengths[0], lengths[1]);
+        assert_eq!(lengths[0], lengths[2]);
+    }
+
+    #[test]
+    fn text_without_a_stamp_is_something_else() {
+        let mut finder = Finder::default();
+        for text in [
+            "",
+            "{}",
+            "{\"content\":\"",
+            "{\"content\":\"1",
+            "{\"content\":\"1:",
+            "{\"content\":\":0000000001:",
+            "{\"content\":\"1:00000000x1:00:\"}",
+            "{\"content\":\"1:0000000001\"}",
+            "{\"content\":\"4294967296:0000000001:\"}",
+            "{\"type\":\"error\",\"content\":\"not a member\"}",
+        ] {
+            assert_eq!(finder.find(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_message_is_survived() {
+        let whole = text(Stamp { publisher: 1, sequence: 2 }, "");
+        for cut in 0..whole.len() {
+            let mut finder = Finder::default();
+            let _ = finder.find(&whole);
+            let _ = finder.find(&whole[..cut]);
+        }
+    }
+}

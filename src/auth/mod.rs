@@ -1,0 +1,407 @@
+//! A token and the time -> [`Claims`], or why not.
+//!
+//! Owns the keys. Pure: the clock comes in as `now`, in Unix seconds, and only the
+//! signatures are left to `jsonwebtoken`, whose checks of the claims would read its own; a token therefore means the same in a test and on the wire.
+
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{EncodingKey, Header};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::UserId;
+
+pub use keys::{Algorithm, KeyError, Secret};
+use keys::{Key, keys};
+
+/// How clients prove who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Whether a token is needed at all.
+    pub mode: Mode,
+    /// The shared secret of the HS algorithms, and what `fanfare token` signs with.
+    pub secret: Option<Secret>,
+    /// PEM text of the public key of RS256, ES256 or `EdDSA`.
+    pub public_key: Option<String>,
+    /// The algorithms that are accepted; empty: HS256 for a secret, and the one that fits the public key.
+    pub algorithms: Vec<Algorithm>,
+    /// The only accepted `iss`, when given.
+    pub issuer: Option<String>,
+    /// A token must name one of these as `aud`; empty: `aud` is not looked at.
+    pub audience: Vec<String>,
+    /// How far the clocks of issuer and gateway may be apart.
+    pub leeway: Duration,
+    /// Whether a token without `exp` is refused.
+    pub require_exp: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mode: Mode::None,
+            secret: None,
+            public_key: None,
+            algorithms: Vec::new(),
+            issuer: None,
+            audience: Vec::new(),
+            leeway: Duration::from_secs(5),
+            require_exp: true,
+        }
+    }
+}
+
+/// Whether clients need a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Development: everyone is who they say.
+    None,
+    /// A valid JWT, or 401.
+    Jwt,
+}
+
+/// What a client may do, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Who it is.
+    pub user: UserId,
+    /// Unix seconds from which the token is no longer honoured: `exp` plus the leeway, so that a token
+    /// that was just accepted is not expired in the same breath.
+    pub expires_at: Option<u64>,
+    /// The rooms it may enter, `*` standing for any text; `None`: all.
+    pub rooms: Option<Vec<String>>,
+    /// Whether the token says that it may send to everyone.
+    pub broadcast: bool,
+}
+
+/// Why a client is refused with 401; the text is the sentence of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No token came.
+    #[error(
+        "a token is required: send it as `Authorization: Bearer`, as subprotocol `fanfare.token.T` or as `token=` in the query"
+    )]
+    Missing,
+    /// Not three parts of base64url with JSON inside.
+    #[error("the token is not a JSON Web Token")]
+    Malformed,
+    /// A claim is there but cannot be what it is.
+    #[error("the token's claim `{0}` has a value that is not valid")]
+    BadClaim(&'static str),
+    /// A claim that is needed is not there.
+    #[error("the token has no claim `{0}`, which is required")]
+    MissingClaim(&'static str),
+    /// Signed in a way that is not on the allow-list.
+    #[error("the token is signed with an algorithm that is not accepted here")]
+    WrongAlgorithm,
+    /// The signature does not fit the key.
+    #[error("the token's signature is not valid")]
+    BadSignature,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// From another issuer.
+    #[error("the token was issued by another party than the one that is accepted here")]
+    WrongIssuer,
+    /// For another service.
+    #[error("the token is meant for another audience")]
+    WrongAudience,
+}
+
+impl AuthError {
+    /// Every value that [`label`](Self::label) can have.
+    pub const LABELS: [&'static str; 8] = [
+        "missing",
+        "malformed",
+        "wrong_algorithm",
+        "bad_signature",
+        "expired",
+        "not_yet_valid",
+        "wrong_issuer",
+        "wrong_audience",
+    ];
+
+    /// The value of the metric label `result`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed | Self::BadClaim(_) | Self::MissingClaim(_) => "malformed",
+            Self::WrongAlgorithm => "wrong_algorithm",
+            Self::BadSignature => "bad_signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::WrongAudience => "wrong_audience",
+        }
+    }
+}
+
+/// Checks tokens; made once, shared by all handshakes.
+pub struct Verifier {
+    mode: Mode,
+    keys: Vec<Key>,
+    issuer: Option<String>,
+    audience: Vec<String>,
+    leeway: u64,
+    require_exp: bool,
+}
+
+impl Verifier {
+    /// Builds the keys.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] when a key is not one, or does not serve an allowed algorithm.
+    pub fn new(options: Options) -> Result<Self, KeyError> {
+        let keys = match options.mode {
+            Mode::None => Vec::new(),
+            Mode::Jwt => keys(&options)?,
+        };
+        Ok(Self {
+            mode: options.mode,
+            keys,
+            issuer: options.issuer,
+            audience: options.audience,
+            leeway: options.leeway.as_secs(),
+            require_exp: options.require_exp,
+        })
+    }
+
+    /// Whether a client needs a token at all.
+    pub fn is_required(&self) -> bool {
+        self.mode == Mode::Jwt
+    }
+
+    /// What a client without a token may do, where none is required.
+    pub fn anonymous(&self, user: UserId) -> Claims {
+        Claims { user, expires_at: None, rooms: None, broadcast: false }
+    }
+
+    /// Reads a token; `now` is in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`]: the first thing that is wrong; nothing of the claims is looked at before the signature.
+    pub fn verify(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
+        let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(AuthError::Malformed)?;
+        let key = self.key_for(&json(header)?)?;
+        match jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.key, key.algorithm.inner()) {
+            Ok(true) => {}
+            Ok(false) => return Err(AuthError::BadSignature),
+            Err(_) => return Err(AuthError::Malformed),
+        }
+        let claims: TokenClaims = json(payload)?;
+        let expires_at = self.check_time(&claims, now)?;
+        self.check_parties(&claims)?;
+        Ok(Claims {
+            user: user(claims.sub)?,
+            expires_at,
+            rooms: rooms(claims.rooms)?,
+            broadcast: broadcast(claims.broadcast.as_ref())?,
+        })
+    }
+
+    fn key_for(&self, header: &TokenHeader) -> Result<&Key, AuthError> {
+        // RFC 7515, 4.1.11: who does not understand what is critical must refuse; we understand no extension.
+        if header.crit.is_some() {
+            return Err(AuthError::Malformed);
+        }
+        self.keys.iter().find(|key| key.algorithm.as_str() == header.alg).ok_or(AuthError::WrongAlgorithm)
+    }
+
+    fn check_time(&self, claims: &TokenClaims, now: u64) -> Result<Option<u64>, AuthError> {
+        let exp = seconds(claims.exp.as_ref(), "exp")?;
+        let nbf = seconds(claims.nbf.as_ref(), "nbf")?;
+        if exp.is_none() && self.require_exp {
+            return Err(AuthError::MissingClaim("exp"));
+        }
+        let expires_at = exp.map(|exp| exp.saturating_add(self.leeway));
+        if expires_at.is_some_and(|at| now >= at) {
+            return Err(AuthError::Expired);
+        }
+        if nbf.is_some_and(|nbf| nbf > now.saturating_add(self.leeway)) {
+            return Err(AuthError::NotYetValid);
+        }
+        Ok(expires_at)
+    }
+
+    fn check_parties(&self, claims: &TokenClaims) -> Result<(), AuthError> {
+        if let Some(issuer) = &self.issuer {
+            match &claims.iss {
+                None => return Err(AuthError::MissingClaim("iss")),
+                Some(Value::String(iss)) if iss == issuer => {}
+                Some(_) => return Err(AuthError::WrongIssuer),
+            }
+        }
+        if self.audience.is_empty() {
+            return Ok(());
+        }
+        let ours = |value: &Value| value.as_str().is_some_and(|aud| self.audience.iter().any(|a| a == aud));
+        match &claims.aud {
+            None => Err(AuthError::MissingClaim("aud")),
+            Some(Value::Array(list)) if list.iter().any(ours) => Ok(()),
+            Some(one) if ours(one) => Ok(()),
+            Some(_) => Err(AuthError::WrongAudience),
+        }
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let algorithms: Vec<_> = self.keys.iter().map(|key| key.algorithm).collect();
+        f.debug_struct("Verifier")
+            .field("mode", &self.mode)
+            .field("algorithms", &algorithms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a token that the gateway itself signs shall say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// `sub`.
+    pub user: UserId,
+    /// From `now` to `exp`.
+    pub ttl: Duration,
+    /// The allow-list; `None`: all rooms.
+    pub rooms: Option<Vec<String>>,
+    /// Whether it may send to everyone where a token decides.
+    pub broadcast: bool,
+}
+
+/// Why no token can be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    /// There is nothing to sign with.
+    #[error("`auth.secret` is not set: give it in the configuration file or as FANFARE_AUTH__SECRET")]
+    NoSecret,
+    /// The allow-list has no algorithm of shared secrets.
+    #[error(
+        "`auth.algorithms` allows none of HS256, HS384 and HS512, which a token signed with `auth.secret` needs"
+    )]
+    NoAlgorithm,
+    /// The library refused to sign.
+    #[error("the token cannot be signed with `auth.secret`")]
+    Signing,
+}
+
+impl Options {
+    /// Signs a token that a [`Verifier`] of the same options accepts; `now` is in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`] without a secret, or with an allow-list that has no use for one.
+    pub fn issue(&self, grant: &Grant, now: u64) -> Result<String, IssueError> {
+        let secret = self.secret.as_ref().ok_or(IssueError::NoSecret)?;
+        let allowed = if self.algorithms.is_empty() { &[Algorithm::Hs256][..] } else { &self.algorithms };
+        let algorithm =
+            allowed.iter().find(|algorithm| algorithm.is_symmetric()).ok_or(IssueError::NoAlgorithm)?;
+        let claims = IssuedClaims {
+            sub: grant.user.to_string(),
+            iat: now,
+            exp: now.saturating_add(grant.ttl.as_secs()),
+            rooms: grant.rooms.as_deref(),
+            broadcast: grant.broadcast.then_some(true),
+            iss: self.issuer.as_deref(),
+            aud: self.audience.first().map(String::as_str),
+        };
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&Header::new(algorithm.inner()), &claims, &key).map_err(|_| IssueError::Signing)
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenHeader {
+    alg: String,
+    crit: Option<Value>,
+}
+
+/// Every claim that counts, as it came: what is wrong with one is said by name.
+#[derive(Deserialize)]
+struct TokenClaims {
+    sub: Option<Value>,
+    exp: Option<Value>,
+    nbf: Option<Value>,
+    iss: Option<Value>,
+    aud: Option<Value>,
+    rooms: Option<Value>,
+    broadcast: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct IssuedClaims<'a> {
+    sub: String,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rooms: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broadcast: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+}
+
+/// One part of a token; read as a whole, so that a duplicate claim is not a matter of who reads it.
+fn json<T: DeserializeOwned>(part: &str) -> Result<T, AuthError> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::Malformed)?;
+    serde_json::from_slice(&bytes).map_err(|_| AuthError::Malformed)
+}
+
+fn user(sub: Option<Value>) -> Result<UserId, AuthError> {
+    match sub {
+        None => Err(AuthError::MissingClaim("sub")),
+        Some(Value::String(name)) => UserId::parse(&name).map_err(|_| AuthError::BadClaim("sub")),
+        Some(Value::Number(number)) => {
+            number.as_u64().map(UserId::from_u64).ok_or(AuthError::BadClaim("sub"))
+        }
+        Some(_) => Err(AuthError::BadClaim("sub")),
+    }
+}
+
+/// A list that cannot be read grants nothing: it refuses the token instead of meaning "all rooms".
+fn rooms(claim: Option<Value>) -> Result<Option<Vec<String>>, AuthError> {
+    let Some(claim) = claim else { return Ok(None) };
+    let Value::Array(list) = claim else { return Err(AuthError::BadClaim("rooms")) };
+    let names = list.into_iter().map(|name| match name {
+        Value::String(name) => Ok(name),
+        Value::Number(number) if number.is_u64() => Ok(number.to_string()),
+        _ => Err(AuthError::BadClaim("rooms")),
+    });
+    names.collect::<Result<_, _>>().map(Some)
+}
+
+fn broadcast(claim: Option<&Value>) -> Result<bool, AuthError> {
+    match claim {
+        None => Ok(false),
+        Some(Value::Bool(said)) => Ok(*said),
+        Some(_) => Err(AuthError::BadClaim("broadcast")),
+    }
+}
+
+/// A `NumericDate` of RFC 7519: Unix seconds, with a fraction if the issuer likes.
+fn seconds(claim: Option<&Value>, name: &'static str) -> Result<Option<u64>, AuthError> {
+    let Some(claim) = claim else { return Ok(None) };
+    if let Some(whole) = claim.as_u64() {
+        return Ok(Some(whole));
+    }
+    let fraction = claim.as_f64().filter(|seconds| *seconds >= 0.0).ok_or(AuthError::BadClaim(name))?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates; negative is refused"
+    )]
+    Ok(Some(fraction as u64))
+}

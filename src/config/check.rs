@@ -1,0 +1,132 @@
+//! What a single kind cannot tell: values with a form of their own, and settings that must fit each other.
+
+use std::net::IpAddr;
+
+use crate::auth::{Algorithm, KeyError, Mode, Verifier};
+
+use super::Config;
+
+/// A reason, and the key that it is told at.
+pub(super) type Complaint = (&'static str, String);
+
+/// Everything that does not fit together.
+pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
+    let mut found = Vec::new();
+    let mut refuse = |is_wrong: bool, key: &'static str, reason: &str| {
+        if is_wrong {
+            found.push((key, reason.to_owned()));
+        }
+    };
+    refuse(
+        config.auth.mode == Mode::None && !is_loopback(config.listen.ip()) && !config.insecure,
+        "listen",
+        "is not a loopback address, and without tokens (`auth.mode = \"none\"`) everyone who reaches it could be \
+         anyone: configure `auth.mode = \"jwt\"`, or say `--insecure`",
+    );
+    refuse(
+        config.listen == config.admin_listen && config.listen.port() != 0,
+        "admin_listen",
+        "is the address of `listen`; operators need one of their own",
+    );
+    refuse(config.shards > SHARDS_MAX, "shards", "is more than 1024");
+    let heartbeat = &config.shard.heartbeat;
+    refuse(
+        heartbeat.timeout <= heartbeat.ping,
+        "heartbeat.timeout",
+        "must be longer than `heartbeat.ping`, or clients are given up before they are asked",
+    );
+    let message_bytes = config.shard.message_bytes;
+    for (key, bytes) in [
+        ("limits.outbound_bytes", config.shard.outbound_bytes),
+        ("limits.inbox_bytes", config.hub.inbox_bytes),
+        ("limits.room_pending_bytes", config.hub.room_pending_bytes),
+    ] {
+        let reason =
+            "is less than `limits.message_bytes`: the longest allowed message could never be delivered";
+        refuse(message_bytes > bytes, key, reason);
+    }
+    if let Err(error) = Verifier::new(config.auth.clone()) {
+        found.push(key_complaint(error));
+    }
+    found
+}
+
+/// What works but is hardly meant.
+pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
+    let mut found = Vec::new();
+    let auth = &config.auth;
+    let secret_bytes = auth.secret.as_ref().map(|secret| secret.as_bytes().len());
+    if let Some(bytes) = secret_bytes.filter(|bytes| *bytes < SECRET_BYTES_MIN) {
+        found.push((
+            "auth.secret",
+            format!("has {bytes} bytes; fewer than {SECRET_BYTES_MIN} can be guessed"),
+        ));
+    }
+    if auth.mode == Mode::None && auth.public_key.is_some() {
+        found.push((
+            "auth.public_key",
+            "is not used: `auth.mode` is \"none\", tokens are not looked at".to_owned(),
+        ));
+    }
+    found
+}
+
+/// A pattern of origins: scheme and host, perhaps a port.
+pub(super) fn origin(origin: &str) -> Result<(), String> {
+    let has_form = origin.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty()
+            && !host.is_empty()
+            && !host.contains(|c: char| "/?#@".contains(c) || c.is_whitespace())
+    });
+    if has_form || origin == "*" {
+        return Ok(());
+    }
+    Err(format!("`{origin}` is not an origin; write scheme://host[:port] without a path, or \"*\" for all"))
+}
+
+/// Every part a level, or a target with one; a lone misspelt level would be taken for a target.
+pub(super) fn log_level(filter: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+    for part in filter.split(',').map(str::trim) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if !is_level(level) {
+            return Err(format!("`{part}` has no level; levels are {}", LEVELS.join(", ")));
+        }
+    }
+    tracing_subscriber::EnvFilter::try_new(filter).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// One name of the allow-list.
+pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
+    name.parse().map_err(|()| {
+        let known = Algorithm::ALL.map(Algorithm::as_str).join(", ");
+        format!("`{name}` is not accepted; known are {known}")
+    })
+}
+
+/// PEM text as given, or from the file of that name.
+pub(super) fn pem(given: String) -> Result<String, String> {
+    if given.contains("-----BEGIN") {
+        return Ok(given);
+    }
+    std::fs::read_to_string(&given).map_err(|error| format!("cannot read `{given}`: {error}"))
+}
+
+fn key_complaint(error: KeyError) -> Complaint {
+    let key = match error {
+        KeyError::NoKey => "auth.mode",
+        KeyError::PublicKey | KeyError::PrivateKey | KeyError::ShortKey => "auth.public_key",
+        KeyError::NoKeyFor(..) => "auth.algorithms",
+    };
+    (key, error.to_string())
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Far above any machine, far below what an index of a shard can be.
+const SHARDS_MAX: usize = 1024;
+/// RFC 7518, 3.2: a key of the hash's size or larger.
+const SECRET_BYTES_MIN: usize = 32;

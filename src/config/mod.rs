@@ -1,0 +1,289 @@
+//! File, environment and flags -> one checked [`Config`], made of the modules' `Options`.
+//!
+//! Everything is derived from one table of settings. Every mistake is reported at once, with its place, its key
+//! and the reason; whoever holds a [`Config`] need not check it again.
+
+mod check;
+mod print;
+mod sources;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::auth::{self, Mode};
+use crate::id::{NameError, NodeId, UserId};
+use crate::session::{self, Broadcast};
+use crate::{http, hub, listener, shard};
+
+pub use print::default_file;
+pub use sources::{Flag, Sources};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where operators connect.
+    pub admin_listen: SocketAddr,
+    /// How many shard threads.
+    pub shards: usize,
+    /// Whether anonymous clients from elsewhere are accepted.
+    pub insecure: bool,
+    /// Over how long connections are closed at the end.
+    pub drain_window: Duration,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Tokens.
+    pub auth: auth::Options,
+    /// The upgrade.
+    pub http: http::Options,
+    /// Accepting.
+    pub listener: listener::Options,
+    /// Connections; the node's name and the sessions' limits as well.
+    pub shard: shard::Options,
+    /// Directories and inboxes.
+    pub hub: hub::Options,
+}
+
+impl Default for Config {
+    /// Development mode on this machine.
+    fn default() -> Self {
+        let demo = http::Options { demo: true, allow_loopback_origins: true, ..http::Options::default() };
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            admin_listen: (Ipv4Addr::LOCALHOST, 9090).into(),
+            shards: std::thread::available_parallelism().map_or(1, Into::into),
+            insecure: false,
+            drain_window: Duration::from_secs(5),
+            log: Log { format: LogFormat::Text, level: "info".to_owned() },
+            auth: auth::Options::default(),
+            http: demo,
+            listener: listener::Options::default(),
+            shard: shard::Options {
+                message_bytes: 64 << 10,
+                outbound_bytes: 1 << 20,
+                batch_bytes: 256 << 10,
+                heartbeat: shard::Heartbeat::default(),
+                session: session::Limits::default(),
+                node: host_name(),
+            },
+            hub: hub::Options::default(),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// For people or machines.
+    pub format: LogFormat,
+    /// A filter of `tracing-subscriber`.
+    pub level: String,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A configuration, and how it came about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What the gateway runs with.
+    pub config: Config,
+    /// What works but is hardly meant.
+    pub warnings: Vec<Mistake>,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    File { path: PathBuf, line: usize },
+    Environment(String),
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => f.write_str(name),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One thing that is wrong with the configuration: place, key, reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    place: Option<Origin>,
+    key: Option<String>,
+    reason: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{place}: ")?,
+            None if self.key.is_some() => f.write_str("default: ")?,
+            None => {}
+        }
+        match &self.key {
+            Some(key) => write!(f, "{key}: {}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+/// Everything that is wrong; never empty. One line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(Mistake::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// Why no token can be printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not a name.
+    #[error("the user {0}")]
+    User(NameError),
+    /// Nothing to sign with.
+    #[error(transparent)]
+    Issue(auth::IssueError),
+}
+
+impl Config {
+    /// Reads all sources; flags win over the environment, that over the file, that over the defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`Mistakes`]: all there are, of single values and of what does not fit together.
+    pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
+        let mut mistakes = Vec::new();
+        let mut config = Self::default();
+        let mut origins = BTreeMap::new();
+        for given in sources::collect(sources, &mut mistakes) {
+            if let Err(reason) = (given.setting.parse)(&mut config, &given.value) {
+                mistakes.push(Mistake {
+                    place: Some(given.origin.clone()),
+                    key: Some(given.setting.key.to_owned()),
+                    reason,
+                });
+            }
+            origins.insert(given.setting.key, given.origin);
+        }
+        config.derive(&origins);
+        let at = |(key, reason): check::Complaint| {
+            // A default is never wrong alone: what was given beside it is.
+            let place = origins.get(key).or_else(|| partner(key).and_then(|key| origins.get(key))).cloned();
+            Mistake { place, key: Some(key.to_owned()), reason }
+        };
+        // A value that could not be read keeps its default, about which nothing more needs to be said.
+        let is_told = |key: &str, mistakes: &[Mistake]| {
+            let told = |key: &str| mistakes.iter().any(|mistake| mistake.key.as_deref() == Some(key));
+            told(key) || partner(key).is_some_and(told) || (key.starts_with("auth.") && told_auth(mistakes))
+        };
+        let fresh: Vec<_> = check::complaints(&config)
+            .into_iter()
+            .filter(|(key, _)| !is_told(key, &mistakes))
+            .map(at)
+            .collect();
+        mistakes.extend(fresh);
+        if !mistakes.is_empty() {
+            return Err(Mistakes(mistakes));
+        }
+        let warnings = check::warnings(&config).into_iter().map(at).collect();
+        Ok(Loaded { config, warnings, origins })
+    }
+
+    /// Signs a token for this user that a gateway with this configuration accepts; `now` is in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] for a name that no user can have, and without a secret to sign with.
+    pub fn issue_token(
+        &self,
+        user: &str,
+        ttl: Duration,
+        rooms: Option<Vec<String>>,
+        broadcast: bool,
+        now: u64,
+    ) -> Result<String, TokenError> {
+        let user = UserId::parse(user).map_err(TokenError::User)?;
+        let grant = auth::Grant { user, ttl, rooms, broadcast };
+        self.auth.issue(&grant, now).map_err(TokenError::Issue)
+    }
+
+    /// Sets what follows from other settings.
+    fn derive(&mut self, origins: &BTreeMap<&'static str, Origin>) {
+        let is_development = self.auth.mode == Mode::None;
+        self.http.demo = is_development;
+        self.http.allow_loopback_origins = is_development;
+        if !origins.contains_key("broadcast") {
+            let who = if is_development { Broadcast::Everyone } else { Broadcast::Token };
+            self.shard.session.broadcast = who;
+        }
+    }
+}
+
+/// The other key of a check over two.
+fn partner(key: &str) -> Option<&'static str> {
+    match key {
+        "heartbeat.timeout" => Some("heartbeat.ping"),
+        "limits.outbound_bytes" | "limits.inbox_bytes" | "limits.room_pending_bytes" => {
+            Some("limits.message_bytes")
+        }
+        "listen" => Some("auth.mode"),
+        "admin_listen" => Some("listen"),
+        _ => None,
+    }
+}
+
+fn told_auth(mistakes: &[Mistake]) -> bool {
+    mistakes.iter().any(|mistake| mistake.key.as_deref().is_some_and(|key| key.starts_with("auth.")))
+}
+
+/// Words for an enum, for the kind `choice`.
+trait Choice: Copy + PartialEq + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Choice for Mode {
+    const WORDS: &'static [(&'static str, Self)] = &[("none", Self::None), ("jwt", Self::Jwt)];
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Choice for Broadcast {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("everyone", Self::Everyone), ("token", Self::Token), ("nobody", Self::Nobody)];
+}
+
+/// The host's name with what a node's name cannot have replaced.
+fn host_name() -> NodeId {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let legal = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.trim().chars().take(64).map(legal).collect();
+    NodeId::parse(&name).or_else(|_| NodeId::parse("fanfare")).expect("the fallback is a name")
+}

@@ -1,0 +1,240 @@
+//! Every setting, once: key, meaning, kind and place. All else is derived from this table.
+
+use crate::auth::{Algorithm, Secret};
+use crate::id::NodeId;
+
+use super::value::{Value, address, choice, count, duration, flag, leeway, list, quoted, size, text};
+use super::{Config, check};
+
+/// One key of the configuration.
+pub(super) struct Setting {
+    /// Dotted, as in TOML.
+    pub key: &'static str,
+    /// For the default file; lines of at most 100 characters.
+    pub doc: &'static str,
+    /// Shown in the default file, commented out, where the default is nothing or is found at start.
+    pub example: Option<&'static str>,
+    /// Reads a value into the configuration; the error is a reason without the key.
+    pub parse: fn(&mut Config, &Value) -> Result<(), String>,
+    /// Writes the value as TOML; `None`: not set.
+    pub print: fn(&Config) -> Option<String>,
+}
+
+/// The setting of this key.
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// A setting that is one field of one kind.
+macro_rules! setting {
+    ($key:literal, $kind:ident, $($field:ident).+, $doc:literal $(, $example:literal)?) => {
+        Setting {
+            key: $key,
+            doc: $doc,
+            example: setting!(@example $($example)?),
+            parse: |config, value| {
+                config.$($field).+ = $kind::parse(value)?;
+                Ok(())
+            },
+            print: |config| $kind::print(&config.$($field).+),
+        }
+    };
+    (@example) => { None };
+    (@example $example:literal) => { Some($example) };
+}
+
+/// In the order of the default file: keys without a section first, sections together.
+pub(super) static SETTINGS: &[Setting] = &[
+    setting!("listen", address, listen, "Where clients connect; port 0 takes a free one."),
+    setting!(
+        "admin_listen",
+        address,
+        admin_listen,
+        "Where operators connect: /metrics, /livez, /readyz. Never open it to the world."
+    ),
+    setting!("shards", count, shards, "Threads that serve connections. Default: one per core.", "2"),
+    Setting {
+        key: "node",
+        doc: "This node's name: letters, digits, `.`, `_` and `-`. Default: the host's name.",
+        example: Some("\"eu-1\""),
+        parse: |config, value| {
+            let name = text::parse(value)?.unwrap_or_default();
+            config.shard.node = NodeId::parse(&name).map_err(|error| error.to_string())?;
+            Ok(())
+        },
+        print: |config| Some(quoted(&config.shard.node.to_string())),
+    },
+    Setting {
+        key: "origins",
+        doc: "Origins of the pages that may connect, such as \"https://*.example.org\"; \"*\" for all.\nEmpty: the gateway's own, and in development mode those of this machine.",
+        example: None,
+        parse: |config, value| {
+            config.http.origins = list::parse(value)?;
+            config.http.origins.iter().try_for_each(|origin| check::origin(origin))
+        },
+        print: |config| list::print(&config.http.origins),
+    },
+    setting!("insecure", flag, insecure, "Allows `auth.mode = \"none\"` on an address that is not loopback."),
+    setting!("echo", flag, http.echo, "Serves /echo, which returns each message."),
+    setting!(
+        "broadcast",
+        choice,
+        shard.session.broadcast,
+        "Who may send to every connection: \"everyone\", \"token\" (where it says `\"broadcast\": true`) or\n\"nobody\". Default: \"everyone\" without tokens, \"token\" with them.",
+        "\"token\""
+    ),
+    setting!(
+        "log.format",
+        choice,
+        log.format,
+        "\"text\" for people or \"json\" for machines; logs go to standard error."
+    ),
+    Setting {
+        key: "log.level",
+        doc: "error, warn, info, debug, trace or off; for parts as \"info,fanfare::shard=debug\".",
+        example: None,
+        parse: |config, value| {
+            config.log.level = text::parse(value)?.unwrap_or_default();
+            check::log_level(&config.log.level)
+        },
+        print: |config| Some(quoted(&config.log.level)),
+    },
+    setting!(
+        "auth.mode",
+        choice,
+        auth.mode,
+        "\"none\": everyone is who they say, for development. \"jwt\": a valid token, or 401."
+    ),
+    Setting {
+        key: "auth.secret",
+        doc: "The shared secret of HS256, HS384 and HS512, of at least 32 bytes. Best given as FANFARE_AUTH__SECRET.",
+        example: Some("\"...\""),
+        parse: |config, value| {
+            // The usual reason would repeat the value.
+            let secret = text::parse(value).map_err(|_| "must be text that is not empty".to_owned())?;
+            config.auth.secret = secret.map(Secret::new);
+            Ok(())
+        },
+        print: |config| config.auth.secret.as_ref().map(|_| "\"********\"".to_owned()),
+    },
+    Setting {
+        key: "auth.public_key",
+        doc: "The public key of RS256, ES256 or EdDSA: PEM text, or the path of a PEM file.",
+        example: Some("\"/etc/fanfare/jwt.pem\""),
+        parse: |config, value| {
+            let given = text::parse(value)?.unwrap_or_default();
+            config.auth.public_key = Some(check::pem(given)?);
+            Ok(())
+        },
+        print: |config| text::print(&config.auth.public_key),
+    },
+    Setting {
+        key: "auth.algorithms",
+        doc: "The accepted algorithms, of HS256, HS384, HS512, RS256, ES256, EdDSA.\nEmpty: HS256 for the secret, and the one that fits the public key.",
+        example: None,
+        parse: |config, value| {
+            config.auth.algorithms =
+                list::parse(value)?.iter().map(|name| check::algorithm(name)).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        print: |config| {
+            let names: Vec<_> =
+                config.auth.algorithms.iter().copied().map(Algorithm::as_str).map(str::to_owned).collect();
+            list::print(&names)
+        },
+    },
+    setting!(
+        "auth.issuer",
+        text,
+        auth.issuer,
+        "The only accepted `iss`. Default: any.",
+        "\"https://login.example.org\""
+    ),
+    setting!(
+        "auth.audience",
+        list,
+        auth.audience,
+        "A token must name one of these as `aud`; empty: `aud` is not looked at."
+    ),
+    setting!("auth.leeway", leeway, auth.leeway, "How far the clocks of issuer and gateway may be apart."),
+    setting!("auth.require_exp", flag, auth.require_exp, "Refuses tokens that never expire."),
+    setting!(
+        "limits.connections",
+        count,
+        listener.connections,
+        "Connections at once; more are answered 503."
+    ),
+    setting!(
+        "limits.message_bytes",
+        size,
+        shard.message_bytes,
+        "The longest message of a client; longer ones close it with 1009."
+    ),
+    setting!("limits.handshake", duration, http.handshake, "Time for a connection to become a WebSocket."),
+    setting!(
+        "limits.header_bytes",
+        size,
+        http.header_bytes,
+        "The largest header block of the upgrade; larger ones are answered 431."
+    ),
+    setting!("limits.headers", count, http.headers, "Headers in that block."),
+    setting!(
+        "limits.outbound_bytes",
+        size,
+        shard.outbound_bytes,
+        "What may wait for one client; more closes it with 4008."
+    ),
+    setting!(
+        "limits.inbox_bytes",
+        size,
+        hub.inbox_bytes,
+        "What may wait for one shard; more is refused with `unavailable`."
+    ),
+    setting!(
+        "limits.room_pending_bytes",
+        size,
+        hub.room_pending_bytes,
+        "What one room may have on its way to one shard; more is refused with `unavailable`."
+    ),
+    setting!("limits.rooms", count, shard.session.rooms, "Rooms that one connection may be in."),
+    setting!(
+        "limits.bad_messages",
+        count,
+        shard.session.bad_messages,
+        "Refused messages in a row that close a connection with 1008."
+    ),
+    setting!("heartbeat.ping", duration, shard.heartbeat.ping, "Time between two pings to a client."),
+    setting!(
+        "heartbeat.timeout",
+        duration,
+        shard.heartbeat.timeout,
+        "Silence of a client that closes it with 4009; longer than `ping`."
+    ),
+    setting!(
+        "heartbeat.write",
+        duration,
+        shard.heartbeat.write,
+        "Time that a blocked write waits before the client is closed with 4008."
+    ),
+    setting!(
+        "drain.window",
+        leeway,
+        drain_window,
+        "At the end connections are closed evenly over this time."
+    ),
+    Setting {
+        key: "engine.kind",
+        doc: "What joins nodes; only \"memory\" (one node) in this version.",
+        example: None,
+        parse: |_, value| match text::parse(value)?.unwrap_or_default().as_str() {
+            "memory" => Ok(()),
+            other => Err(format!("`{other}` is not available in this version; only \"memory\" is")),
+        },
+        print: |_| Some(quoted("memory")),
+    },
+];
+
+/// Keys of the contract that a later version takes, so that they are not called misspelt.
+pub(super) fn is_of_later_version(key: &str) -> bool {
+    key == "rooms" || key.starts_with("engine.nats")
+}

@@ -1,0 +1,250 @@
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use super::table::SETTINGS;
+use super::*;
+use crate::auth::Algorithm;
+
+#[test]
+fn nothing_configured_is_development_mode_on_this_machine() {
+    let config = load("", &[], &[]).unwrap().config;
+
+    assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(config.admin_listen, "127.0.0.1:9090".parse().unwrap());
+    assert_eq!(config.auth.mode, Mode::None);
+    assert!(config.http.demo && config.http.allow_loopback_origins);
+    assert_eq!(config.shard.session.broadcast, Broadcast::Everyone);
+}
+
+#[test]
+fn flags_win_over_the_environment_that_wins_over_the_file() {
+    let file = "listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"\nshards = 3";
+    let environment = [("FANFARE_LISTEN", "127.0.0.1:11"), ("FANFARE_ADMIN_LISTEN", "127.0.0.1:12")];
+
+    let config = load(file, &environment, &[("--listen", "listen", "127.0.0.1:21")]).unwrap().config;
+
+    assert_eq!((config.listen.port(), config.admin_listen.port(), config.shards), (21, 12, 3));
+}
+
+#[test]
+fn every_key_can_be_given_in_the_file_and_in_the_environment() {
+    let default = Config::default();
+    for setting in SETTINGS {
+        let literal = (setting.print)(&default).or(setting.example.map(str::to_owned)).unwrap();
+        if setting.key == "auth.public_key" {
+            continue;
+        }
+        load(&format!("{} = {literal}", setting.key), &[], &[]).unwrap();
+        let text = literal.trim_matches(['"', '[', ']']).to_owned();
+        load("", &[(&sources::variable(setting.key), &text)], &[]).unwrap();
+    }
+}
+
+#[test]
+fn reads_values_as_people_write_them() {
+    let file = r#"
+        origins = ["https://a.example", "https://*.b.example:8443"]
+        [limits]
+        message_bytes = "32KiB"
+        outbound_bytes = 2_000_000
+        [heartbeat]
+        ping = "1m 30s"
+        timeout = "2min"
+        [auth]
+        mode = "jwt"
+        secret = "a secret of more than thirty-two bytes"
+        algorithms = ["HS512"]
+    "#;
+
+    let config = load(file, &[], &[]).unwrap().config;
+
+    assert_eq!(config.http.origins.len(), 2);
+    assert_eq!((config.shard.message_bytes, config.shard.outbound_bytes), (32 << 10, 2_000_000));
+    assert_eq!(config.shard.heartbeat.ping, Duration::from_secs(90));
+    assert_eq!(config.auth.algorithms, [Algorithm::Hs512]);
+    assert_eq!(config.shard.session.broadcast, Broadcast::Token);
+    assert!(!config.http.demo && !config.http.allow_loopback_origins);
+}
+
+#[test]
+fn takes_lists_by_commas_from_the_environment() {
+    let config = load("", &[("FANFARE_ORIGINS", "https://a.example, http://b.example")], &[]).unwrap().config;
+
+    assert_eq!(config.http.origins, ["https://a.example", "http://b.example"]);
+}
+
+#[test]
+fn takes_auth_alone_for_its_mode() {
+    let secret = ("FANFARE_AUTH__SECRET", "a secret of more than thirty-two bytes");
+
+    assert_eq!(load("auth = \"jwt\"", &[secret], &[]).unwrap().config.auth.mode, Mode::Jwt);
+    assert_eq!(load("", &[secret, ("FANFARE_AUTH", "jwt")], &[]).unwrap().config.auth.mode, Mode::Jwt);
+}
+
+#[test]
+fn tells_every_mistake_at_once_with_place_key_and_reason() {
+    let file =
+        "listen = \"nowhere\"\n\n[limits]\nmesage_bytes = 5\nhandshake = 5\n\n[heartbeat]\nping = \"70s\"\n";
+    let environment = [("FANFARE_LISTN", "x"), ("FANFARE_SHARDS", "0"), ("HOME", "/")];
+
+    let lines = mistakes(file, &environment, &[("--log-level", "log.level", "inof")]);
+
+    for (line, part) in lines.iter().zip([
+        "conf.toml:4: limits.mesage_bytes: unknown key; the nearest one is `limits.message_bytes`",
+        "FANFARE_LISTN: unknown key; the nearest one is `FANFARE_LISTEN`",
+        "conf.toml:1: listen: expected an IP address and port",
+        "conf.toml:5: limits.handshake: expected a duration with its unit",
+        "FANFARE_SHARDS: shards: expected a number of at least 1, got `0`",
+        "--log-level: log.level: `inof` has no level",
+        "conf.toml:8: heartbeat.timeout: must be longer than `heartbeat.ping`",
+    ]) {
+        assert!(line.contains(part), "`{line}` has no `{part}`");
+    }
+    assert_eq!(lines.len(), 7, "{lines:#?}");
+}
+
+#[test]
+fn names_the_nearest_key_also_from_another_section() {
+    for (file, nearest) in [
+        ("lisen = 1", "`listen`"),
+        ("message_bytes = 1", "`limits.message_bytes`"),
+        ("[limit]\nrooms = 1", "`limits.rooms`"),
+        ("[heartbeats]", "`heartbeat."),
+        ("limits = 5", "is a section"),
+        ("[listen]\nport = 1", "unknown key"),
+    ] {
+        let lines = mistakes(file, &[], &[]);
+        assert!(lines.len() == 1 && lines[0].contains(nearest), "{file}: {lines:?}");
+    }
+}
+
+#[test]
+fn tells_all_that_is_no_toml_with_its_lines() {
+    let lines = mistakes("listen = \n\nshards = = 2\necho = true\n", &[], &[]);
+
+    assert!(lines.iter().any(|line| line.contains("conf.toml:1:")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("conf.toml:3:")), "{lines:?}");
+}
+
+#[test]
+fn refuses_anonymous_clients_from_elsewhere_unless_told_to_be_insecure() {
+    for address in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80"] {
+        let listen = ("--listen", "listen", address);
+        let lines = mistakes("", &[], &[listen]);
+        assert!(lines.len() == 1 && lines[0].contains("--insecure"), "{lines:?}");
+        assert!(load("", &[], &[listen, ("--insecure", "insecure", "true")]).is_ok());
+    }
+    for address in ["127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80", "localhost:80"] {
+        assert!(load("", &[], &[("--listen", "listen", address)]).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn refuses_settings_that_do_not_fit_each_other() {
+    for (file, part) in [
+        ("auth.mode = \"jwt\"", "auth.mode: tokens are required, but neither"),
+        ("auth.mode = \"jwt\"\nauth.public_key = \"/no/such/file\"", "auth.public_key: cannot read"),
+        ("auth.mode = \"jwt\"\nauth.public_key = \"-----BEGIN X\"", "auth.public_key: is not a PEM"),
+        (
+            "auth.mode = \"jwt\"\nauth.secret = \"s\"\nauth.algorithms = [\"RS256\"]",
+            "auth.algorithms: `RS256` needs",
+        ),
+        ("auth.algorithms = [\"none\"]", "`none` is not accepted"),
+        ("heartbeat.timeout = \"54s\"", "heartbeat.timeout: must be longer"),
+        ("limits.message_bytes = \"2MiB\"", "limits.outbound_bytes: is less than"),
+        ("admin_listen = \"127.0.0.1:8080\"", "admin_listen: is the address of"),
+        ("engine.kind = \"nats\"", "`nats` is not available in this version"),
+        ("engine.nats.url = \"nats://x\"", "not available in this version"),
+        ("[[rooms]]\nmatch = \"*\"", "not available in this version"),
+        ("origins = [\"https://a.example/path\"]", "is not an origin"),
+        ("auth.secret = \"\"", "auth.secret: must be text that is not empty"),
+        ("shards = 70000", "shards: is more than"),
+        ("limits.bad_messages = 70000", "is too large"),
+    ] {
+        let lines = mistakes(file, &[], &[]);
+        assert!(lines.len() == 1 && lines[0].contains(part), "{file}: {lines:?}");
+    }
+}
+
+#[test]
+fn only_warns_of_a_short_secret() {
+    let loaded = load("auth.mode = \"jwt\"\nauth.secret = \"short\"", &[], &[]).unwrap();
+
+    assert!(loaded.warnings[0].to_string().contains("conf.toml:2: auth.secret: has 5 bytes"));
+    assert!(!loaded.warnings[0].to_string().contains("short"));
+}
+
+#[test]
+fn names_a_file_that_cannot_be_read() {
+    let sources = Sources { file: Some("/no/such/file.toml".into()), ..Sources::default() };
+
+    assert!(Config::load(&sources).unwrap_err().to_string().contains("/no/such/file.toml"));
+}
+
+#[test]
+fn the_default_file_parses_back_to_the_defaults() {
+    let text = default_file();
+
+    let loaded = load(&text, &[], &[]).unwrap();
+
+    assert_eq!(format!("{:?}", loaded.config), format!("{:?}", Config::default()));
+    for setting in SETTINGS {
+        assert!(text.contains(setting.doc.lines().next().unwrap()), "{}", setting.key);
+        assert!(loaded.origins.contains_key(setting.key) || setting.example.is_some(), "{}", setting.key);
+    }
+}
+
+#[test]
+fn the_default_file_does_not_fix_what_follows_from_other_settings() {
+    let environment =
+        [("FANFARE_AUTH", "jwt"), ("FANFARE_AUTH__SECRET", "a secret of more than thirty-two bytes")];
+
+    let config = load(&default_file(), &environment, &[]).unwrap().config;
+
+    assert_eq!(config.shard.session.broadcast, Broadcast::Token);
+}
+
+#[test]
+fn shows_what_is_in_force_with_origins_and_without_secrets() {
+    let secret = ("FANFARE_AUTH__SECRET", "a secret of more than thirty-two bytes");
+
+    let text = load("shards = 3", &[secret], &[("--auth", "auth.mode", "jwt")]).unwrap().to_toml();
+
+    assert!(text.contains("listen = \"127.0.0.1:8080\"  # default"), "{text}");
+    assert!(text.contains("shards = 3  # /") && text.contains("conf.toml:1"), "{text}");
+    assert!(text.contains("mode = \"jwt\"  # --auth"), "{text}");
+    assert!(text.contains("secret = \"********\"  # FANFARE_AUTH__SECRET"), "{text}");
+    assert!(text.parse::<toml::Table>().is_ok(), "{text}");
+    assert!(!text.contains(secret.1));
+}
+
+#[test]
+fn debug_output_keeps_the_secret() {
+    let config = load("auth.secret = \"a secret of more than thirty-two bytes\"", &[], &[]).unwrap().config;
+
+    assert!(!format!("{config:?}").contains("thirty-two"));
+}
+
+fn load(
+    file: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&'static str, &'static str, &str)],
+) -> Result<Loaded, Mistakes> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("conf.toml");
+    std::fs::File::create(&path).unwrap().write_all(file.as_bytes()).unwrap();
+    let flag = |&(name, key, value): &(_, _, &str)| Flag { name, key, value: value.to_owned() };
+    Config::load(&Sources {
+        file: Some(path),
+        environment: environment.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))).collect(),
+        flags: flags.iter().map(flag).collect(),
+    })
+}
+
+fn mistakes(
+    file: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&'static str, &'static str, &str)],
+) -> Vec<String> {
+    load(file, environment, flags).unwrap_err().0.iter().map(Mistake::to_string).collect()
+}

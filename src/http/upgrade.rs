@@ -1,0 +1,361 @@
+//! The handshake on a socket.
+//!
+//! The head is read by [`HeadFinder`] and given to hyper in memory, and what hyper prints is written at once. So the
+//! parser never sees a byte behind the head (no second request is answered, no frame is swallowed), a handshake
+//! that arrives whole costs one read and one write, and its socket enters no reactor.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{timeout, timeout_at};
+
+use crate::auth::Claims;
+use crate::metrics::HandshakeFailure;
+
+use super::guard::{self, Route, Subprotocol};
+use super::head::HeadFinder;
+use super::identity::identify;
+use super::refusal::Refusal;
+use super::{Endpoint, Options, Outcome, Shared, Upgraded};
+
+/// Serves the one request of a connection, on a runtime with I/O and time.
+///
+/// `full` has it answered with 503. The limit on its time counts from `accepted_at`. Safe to cancel, which
+/// closes the connection.
+pub async fn handshake(stream: TcpStream, shared: &Shared, full: bool, accepted_at: Instant) -> Outcome {
+    let mut link = Link { stream: &stream, watch: None };
+    let mut received = Vec::new();
+    let deadline = (accepted_at + shared.options.handshake).into();
+    let served = timeout_at(deadline, serve(&mut link, &mut received, shared, full)).await;
+    let failure = match served {
+        Ok(Ok(Served::Upgrade { end, admitted })) => {
+            drop(link);
+            shared.metrics.duration.record(accepted_at.elapsed());
+            let Admitted { endpoint, claims, ndjson } = admitted;
+            let read_ahead = Bytes::copy_from_slice(&received[end..]);
+            return Outcome::Upgraded(Upgraded { stream, read_ahead, endpoint, claims, ndjson });
+        }
+        Ok(Ok(Served::Page)) => {
+            link.linger().await;
+            return Outcome::Served;
+        }
+        Ok(Ok(Served::Refusal(failure))) => {
+            link.linger().await;
+            failure
+        }
+        Ok(Err(_)) => HandshakeFailure::IoError,
+        Err(_) => {
+            if !received.is_empty() {
+                // One attempt: who is too slow to ask is not waited for to be told.
+                let _ = (&stream).write(&print(&shared.parser, &Refusal::timeout()));
+            }
+            HandshakeFailure::Timeout
+        }
+    };
+    shared.metrics.failures[failure].increment(1);
+    Outcome::Refused(failure)
+}
+
+/// The parser, as every handshake uses it.
+pub(super) fn parser(options: &Options) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .keep_alive(false)
+        .title_case_headers(true)
+        // The head is in bounds before hyper sees it; its own limits must only not be narrower.
+        .max_buf_size(options.header_bytes.saturating_add(READ_BYTES).max(HYPER_BUFFER_BYTES_MIN));
+    if options.headers > HYPER_HEADERS {
+        builder.max_headers(options.headers);
+    }
+    builder
+}
+
+enum Served {
+    /// 101 is written; frames begin at `end` of what was received.
+    Upgrade {
+        end: usize,
+        admitted: Admitted,
+    },
+    Page,
+    Refusal(HandshakeFailure),
+}
+
+/// A request that may become a WebSocket.
+struct Admitted {
+    endpoint: Endpoint,
+    claims: Claims,
+    ndjson: bool,
+}
+
+async fn serve(
+    link: &mut Link<'_>,
+    received: &mut Vec<u8>,
+    shared: &Shared,
+    full: bool,
+) -> io::Result<Served> {
+    let end = read_head(link, received, &shared.options).await?;
+    let answered = end.and_then(|end| {
+        let (answer, admitted) = answer(&received[..end], shared, full)?;
+        Ok((answer, admitted.map(|admitted| (end, admitted))))
+    });
+    match answered {
+        Ok((answer, admitted)) => {
+            link.write_all(&answer).await?;
+            Ok(admitted.map_or(Served::Page, |(end, admitted)| Served::Upgrade { end, admitted }))
+        }
+        Err(refusal) => {
+            tracing::debug!(?refusal, "a request was refused");
+            link.write_all(&print(&shared.parser, &refusal)).await?;
+            Ok(Served::Refusal(refusal.failure()))
+        }
+    }
+}
+
+async fn read_head(
+    link: &mut Link<'_>,
+    received: &mut Vec<u8>,
+    options: &Options,
+) -> io::Result<Result<usize, Refusal>> {
+    let mut finder = HeadFinder::default();
+    loop {
+        if link.read(received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match finder.find(received, options) {
+            Ok(Some(end)) => return Ok(Ok(end)),
+            Ok(None) => {}
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+    }
+}
+
+/// The bytes that answer a head, and what the connection becomes by them.
+fn answer(head: &[u8], shared: &Shared, full: bool) -> Result<(Vec<u8>, Option<Admitted>), Refusal> {
+    if shared.drain.is_draining() {
+        return Err(Refusal::draining());
+    }
+    if full {
+        return Err(Refusal::full());
+    }
+    let decided = RefCell::new(None);
+    let output = converse(&shared.parser, head, |request| match respond(request, shared) {
+        Ok((response, admitted)) => {
+            decided.replace(Some(Ok(admitted)));
+            response
+        }
+        Err(refusal) => {
+            let response = refusal.response();
+            decided.replace(Some(Err(refusal)));
+            response
+        }
+    });
+    match decided.into_inner() {
+        Some(Ok(admitted)) => Ok((output, admitted)),
+        Some(Err(refusal)) => Err(refusal),
+        None => Err(Refusal::malformed("the request cannot be understood")),
+    }
+}
+
+fn respond<B>(
+    mut request: Request<B>,
+    shared: &Shared,
+) -> Result<(Response<Full<Bytes>>, Option<Admitted>), Refusal> {
+    let endpoint = match guard::check(&request, &shared.options)? {
+        Route::Demo => return Ok((demo(), None)),
+        Route::Upgrade(endpoint) => endpoint,
+    };
+    if !shared.origins.allow(request.headers()) {
+        return Err(Refusal::origin());
+    }
+    let claims = identify(&request, &shared.verifier, unix_now())?;
+    let subprotocol = guard::subprotocol(request.headers());
+    // The future that comes with the response is hyper's way to the stream; here it never left our hands.
+    let (response, _) = fastwebsockets::upgrade::upgrade(&mut request)
+        .map_err(|_| Refusal::malformed("the handshake cannot be answered"))?;
+    let mut response = response.map(|_| Full::default());
+    if let Some(chosen) = subprotocol {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen.name()));
+    }
+    let ndjson = subprotocol == Some(Subprotocol::Ndjson);
+    Ok((response, Some(Admitted { endpoint, claims, ndjson })))
+}
+
+fn demo() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(DEMO));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A refusal as bytes. Not every head that is refused can be parsed, so this answers one that can.
+fn print(parser: &http1::Builder, refusal: &Refusal) -> Vec<u8> {
+    converse(parser, b"GET / HTTP/1.1\r\n\r\n", |_| refusal.response())
+}
+
+/// Has hyper parse a whole head, and print what `respond` answers.
+fn converse(
+    parser: &http1::Builder,
+    head: &[u8],
+    respond: impl Fn(Request<hyper::body::Incoming>) -> Response<Full<Bytes>>,
+) -> Vec<u8> {
+    let service = service_fn(|request| future::ready(Ok::<_, Infallible>(respond(request))));
+    let memory = Memory { input: head, output: Vec::with_capacity(ANSWER_BYTES) };
+    let mut connection = parser.serve_connection(memory, service);
+    // Answering and writing wait for nothing, so one poll is the whole conversation. What it returns says only
+    // whether the head could be parsed and a body read, and both are known otherwise.
+    let _ = connection.poll_without_shutdown(&mut Context::from_waker(Waker::noop()));
+    connection.into_parts().io.output
+}
+
+/// Both ends of a conversation in memory.
+struct Memory<'a> {
+    input: &'a [u8],
+    output: Vec<u8>,
+}
+
+impl Read for Memory<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.input.is_empty() {
+            // Not the end, for which hyper would drop the conversation unanswered: a peer that waits.
+            return Poll::Pending;
+        }
+        let (now, later) = self.input.split_at(into.remaining().min(self.input.len()));
+        into.put_slice(now);
+        self.input = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Memory<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.output.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A socket that is tried first, and watched by the runtime only when it would block.
+struct Link<'a> {
+    stream: &'a TcpStream,
+    watch: Option<AsyncFd<BorrowedFd<'a>>>,
+}
+
+impl Link<'_> {
+    /// Appends what has come; 0 means that the peer has ended its side. Safe to cancel.
+    async fn read(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        loop {
+            match self.read_now(into) {
+                Err(error) => self.recover(error, Interest::READABLE).await?,
+                Ok(count) => return Ok(count),
+            }
+        }
+    }
+
+    /// Goes through the stack, so that a connection that says nothing holds no buffer meanwhile.
+    fn read_now(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        let mut buffer = [0; READ_BYTES];
+        let count = self.stream.read(&mut buffer)?;
+        into.extend_from_slice(&buffer[..count]);
+        Ok(count)
+    }
+
+    async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) => self.recover(error, Interest::WRITABLE).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends our side and waits a little for the peer to end its own: closed earlier, a socket with unread bytes
+    /// answers them with RST, and the peer may never see what was written last.
+    async fn linger(&mut self) {
+        if self.stream.shutdown(Shutdown::Write).is_ok() {
+            let _ = timeout(LINGER, self.discard()).await;
+        }
+    }
+
+    async fn discard(&mut self) {
+        let mut dropped = Vec::new();
+        let mut total = 0;
+        while total < LINGER_BYTES {
+            match self.read(&mut dropped).await {
+                Ok(count) if count > 0 => total += count,
+                _ => return,
+            }
+            dropped.clear();
+        }
+    }
+
+    /// Waits until it is worth to try again.
+    async fn recover(&mut self, error: io::Error, interest: Interest) -> io::Result<()> {
+        match error.kind() {
+            io::ErrorKind::Interrupted => Ok(()),
+            io::ErrorKind::WouldBlock => {
+                let watch = match &mut self.watch {
+                    Some(watch) => watch,
+                    none => none.insert(watch(self.stream)?),
+                };
+                watch.ready(interest).await?.clear_ready();
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+#[expect(deprecated, reason = "its successor is unsafe, for types that lie about their descriptor")]
+fn watch(stream: &TcpStream) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    AsyncFd::with_interest(stream.as_fd(), Interest::READABLE | Interest::WRITABLE)
+}
+
+fn unix_now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs())
+}
+
+const DEMO: &str = include_str!("demo.html");
+
+/// A usual head, whole.
+const READ_BYTES: usize = 2048;
+
+/// The 101, with room to spare.
+const ANSWER_BYTES: usize = 512;
+
+/// How long, and for how many bytes, a peer that was refused may go on sending.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// hyper takes no smaller limit.
+const HYPER_BUFFER_BYTES_MIN: usize = 8192;
+
+/// Headers that hyper takes without being told.
+const HYPER_HEADERS: usize = 100;

@@ -1,0 +1,169 @@
+//! Who is where: the rooms that have members, and the connections of each user.
+//!
+//! No guard of a map leaves this file, none is held while a room's lock is taken, and never two at once.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
+
+use super::room::{Room, StreamPosition};
+use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex, UserId};
+
+/// Where a connection lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// Its shard.
+    pub shard: ShardIndex,
+    /// Its place there.
+    pub client: ClientKey,
+}
+
+/// A user's connections, in no order. One needs no memory of its own, and most users have one.
+pub(super) type Addresses = SmallVec<[Address; 1]>;
+
+/// Invariant: a user in it has at least one address; a room that is over leaves it soon after.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    rooms: DashMap<RoomId, Arc<Room>, RandomState>,
+    users: DashMap<UserId, Addresses, RandomState>,
+}
+
+impl Directory {
+    /// Lets a shard into a room. `epoch` is asked for when the room's life begins here.
+    pub(super) fn enter(
+        &self,
+        id: &RoomId,
+        (shard, key): (ShardIndex, RoomKey),
+        epoch: impl Fn() -> u64,
+    ) -> (Arc<Room>, StreamPosition) {
+        loop {
+            let room = self.room(id, &epoch);
+            if let Some(position) = room.enter(shard, key) {
+                return (room, position);
+            }
+            // Whoever closed it is about to do the same, but may not have come to it yet.
+            self.forget(id, &room);
+        }
+    }
+
+    /// Lets a shard out of a room, and forgets the room after the last.
+    pub(super) fn exit(&self, room: &Arc<Room>, shard: ShardIndex) {
+        if room.exit(shard)
+            && let Some(id) = room.id()
+        {
+            self.forget(id, room);
+        }
+    }
+
+    pub(super) fn connect(&self, user: &UserId, address: Address) {
+        self.users.entry(user.clone()).or_default().push(address);
+    }
+
+    pub(super) fn disconnect(&self, user: &UserId, address: Address) {
+        self.users.remove_if_mut(user, |_, addresses| {
+            if let Some(index) = addresses.iter().position(|other| *other == address) {
+                addresses.swap_remove(index);
+                // A user who once had many connections should not go on paying for them.
+                if addresses.len() <= addresses.inline_size() {
+                    addresses.shrink_to_fit();
+                }
+            }
+            addresses.is_empty()
+        });
+    }
+
+    /// A copy of the user's addresses; empty when the user has no connection.
+    pub(super) fn addresses(&self, user: &UserId) -> Addresses {
+        self.users.get(user).map(|addresses| addresses.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    pub(super) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    fn room(&self, id: &RoomId, epoch: impl FnOnce() -> u64) -> Arc<Room> {
+        if let Some(room) = self.rooms.get(id) {
+            return Arc::clone(&room);
+        }
+        let begin = || Arc::new(Room::new(Some(id.clone()), epoch()));
+        Arc::clone(&self.rooms.entry(id.clone()).or_insert_with(begin))
+    }
+
+    /// Takes out this life of a room, and not the next one if that has begun already.
+    fn forget(&self, id: &RoomId, room: &Arc<Room>) {
+        self.rooms.remove_if(id, |_, present| Arc::ptr_eq(present, room));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slotmap::KeyData;
+
+    use super::*;
+
+    #[test]
+    fn a_user_takes_less_than_a_hundred_bytes_even_just_after_the_table_grew() {
+        let entry = size_of::<(UserId, Addresses)>() + 1;
+
+        // A hash table is between 7/16 and 7/8 full.
+        assert!(entry * 16 / 7 < 100, "{entry} bytes per entry");
+    }
+
+    #[test]
+    fn finds_all_connections_of_a_user_and_forgets_the_user_with_the_last() {
+        let directory = Directory::default();
+        let user = UserId::parse("ada").unwrap();
+        let addresses = [address(0, 1), address(1, 1), address(0, 2)];
+        for address in addresses {
+            directory.connect(&user, address);
+        }
+
+        let mut found = directory.addresses(&user).to_vec();
+        found.sort_by_key(|address| (address.client, address.shard));
+        assert_eq!(found, [address(0, 1), address(1, 1), address(0, 2)]);
+
+        directory.disconnect(&user, addresses[0]);
+        directory.disconnect(&user, addresses[2]);
+        assert_eq!(directory.addresses(&user).as_slice(), [addresses[1]]);
+        assert!(!directory.addresses(&user).spilled());
+        directory.disconnect(&user, addresses[1]);
+        assert_eq!(directory.users(), 0);
+    }
+
+    #[test]
+    fn an_unknown_user_has_no_connections_and_may_be_disconnected_in_vain() {
+        let directory = Directory::default();
+        let user = UserId::from_u64(7);
+
+        directory.disconnect(&user, address(0, 1));
+
+        assert!(directory.addresses(&user).is_empty());
+        assert_eq!(directory.users(), 0);
+    }
+
+    #[test]
+    fn a_room_that_is_over_but_still_listed_is_replaced() {
+        let directory = Directory::default();
+        let id = RoomId::from_u64(5);
+        let (first, _) = directory.enter(&id, (ShardIndex(0), RoomKey::default()), || 1);
+        assert!(first.exit(ShardIndex(0)), "over, and not yet forgotten");
+
+        let (second, position) = directory.enter(&id, (ShardIndex(1), RoomKey::default()), || 2);
+        directory.forget(&id, &first);
+
+        assert_eq!(position, StreamPosition { epoch: 2, offset: 0 });
+        assert_eq!(directory.rooms(), 1, "forgetting the first spares the second");
+        directory.exit(&second, ShardIndex(1));
+        assert_eq!(directory.rooms(), 0);
+    }
+
+    fn address(shard: u16, client: u64) -> Address {
+        Address { shard: ShardIndex(shard), client: ClientKey::from(KeyData::from_ffi(1 << 32 | client)) }
+    }
+}

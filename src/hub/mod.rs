@@ -1,0 +1,162 @@
+//! Joins, leaves and publishes: where the shards of this node meet.
+//!
+//! The hub knows which shards have members in a room and where each user's connections are; it does
+//! not know a room's members, which are their shards' own. What it is given, it puts into the
+//! inboxes of the shards concerned and returns: it waits for nobody, and when an inbox is full it
+//! says [`Busy`] and has done nothing.
+
+mod directory;
+mod room;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use smallvec::SmallVec;
+
+pub use self::directory::Address;
+use self::directory::Directory;
+use self::room::Said;
+pub use self::room::{Busy, Room, StreamPosition};
+use crate::id::{ClientKey, NameRef, RoomId, RoomKey, ShardIndex, UserId};
+use crate::inbox::{Command, Outlet};
+use crate::ws::PreparedMessage;
+
+/// What the hub is given.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes that may wait in the inbox of one shard.
+    pub inbox_bytes: usize,
+    /// Bytes of one room that may be on their way to one shard: in its inbox, or in the room's open
+    /// batch. Keeps one loud room from taking the whole inbox.
+    pub room_pending_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { inbox_bytes: 16 << 20, room_pending_bytes: 4 << 20 }
+    }
+}
+
+/// The directories of rooms and users, and the way to every shard.
+#[derive(Debug)]
+pub struct Hub {
+    shards: Vec<Outlet>,
+    directory: Directory,
+    everyone: Arc<Room>,
+    epochs: Epochs,
+    options: Options,
+}
+
+impl Hub {
+    /// Makes a hub over these shards: the outlet at index `n` leads to `ShardIndex(n)`.
+    pub fn new(shards: Vec<Outlet>, options: Options) -> Arc<Self> {
+        let epochs = Epochs::random();
+        let everyone = Arc::new(Room::new(None, epochs.next()));
+        Arc::new(Self { shards, directory: Directory::default(), everyone, epochs, options })
+    }
+
+    /// Adds a connection to its user's.
+    pub fn connect(&self, user: &UserId, address: Address) {
+        self.directory.connect(user, address);
+    }
+
+    /// Takes a connection from its user's, and forgets the user with the last one.
+    pub fn disconnect(&self, user: &UserId, address: Address) {
+        self.directory.disconnect(user, address);
+    }
+
+    /// Lets a shard into a room, for the first member that the room has there.
+    ///
+    /// From here until [`leave`](Self::leave) the shard's inbox gets every publication with an
+    /// offset above the position's, addressed to `key`. `key` must not have been used for this room
+    /// before.
+    pub fn join(&self, room: &RoomId, shard: ShardIndex, key: RoomKey) -> (Arc<Room>, StreamPosition) {
+        self.directory.enter(room, (shard, key), || self.epochs.next())
+    }
+
+    /// Lets a shard into the room of everyone, which has no name and is never over.
+    pub fn join_everyone(&self, shard: ShardIndex, key: RoomKey) -> (Arc<Room>, StreamPosition) {
+        let position = self.everyone.enter(shard, key).expect("a room without a name is never over");
+        (Arc::clone(&self.everyone), position)
+    }
+
+    /// Lets a shard out of a room, after its last member there. The last shard ends the room.
+    ///
+    /// The shard's inbox may still have publications of it.
+    pub fn leave(&self, room: &Arc<Room>, shard: ShardIndex) {
+        self.directory.exit(room, shard);
+    }
+
+    /// The room that every client is to be a member of.
+    pub fn everyone(&self) -> &Arc<Room> {
+        &self.everyone
+    }
+
+    /// Publishes to a room: gives the message the next offset, and to each shard with members.
+    ///
+    /// The client to `exclude` does not get it. `born` is when the request was read, in nanoseconds
+    /// of the gateway's clock.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] when one of the inboxes is full, or too much of the room is on its way to one shard.
+    pub fn publish(
+        &self,
+        room: &Room,
+        message: PreparedMessage,
+        exclude: Option<(ShardIndex, ClientKey)>,
+        born: u64,
+    ) -> Result<u64, Busy> {
+        room.publish(&self.shards, &Said { message, exclude, born }, self.options.room_pending_bytes)
+    }
+
+    /// Sends to every connection of a user. Returns to how many; 0 when the user is not here.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] when one of the inboxes is full.
+    pub fn direct(&self, user: NameRef<'_>, message: &PreparedMessage, born: u64) -> Result<usize, Busy> {
+        let mut addresses = self.directory.addresses(&UserId::from(user));
+        addresses.sort_unstable_by_key(|address| address.shard);
+        let bytes = message.frame().len();
+        let mut parts = SmallVec::<[_; 4]>::new();
+        for part in addresses.chunk_by(|one, next| one.shard == next.shard) {
+            let outlet = &self.shards[usize::from(part[0].shard.0)];
+            parts.push((outlet.reserve(bytes).map_err(|_| Busy)?, part));
+        }
+        for (reservation, part) in parts {
+            let clients = part.iter().map(|address| address.client).collect();
+            drop(reservation.push(Command::Direct { clients, message: message.clone(), born }));
+        }
+        Ok(addresses.len())
+    }
+
+    /// How many rooms have members.
+    pub fn rooms(&self) -> usize {
+        self.directory.rooms()
+    }
+
+    /// How many users have connections.
+    pub fn users(&self) -> usize {
+        self.directory.users()
+    }
+}
+
+/// Numbers for the lives of rooms: never the same in one process, unlikely the same in two.
+#[derive(Debug)]
+struct Epochs(AtomicU64);
+
+impl Epochs {
+    fn random() -> Self {
+        // The standard library seeds its hashers from the system's random source.
+        Self(AtomicU64::new(RandomState::new().hash_one(0)))
+    }
+
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

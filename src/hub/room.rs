@@ -1,0 +1,333 @@
+//! The sequencer of one room: its offsets, and the shards it has members on.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use smallvec::SmallVec;
+
+use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
+use crate::inbox::{Command, Outlet, Publication};
+use crate::ws::PreparedMessage;
+
+/// One life of a room, from its first member to its last, as the shards with members share it.
+///
+/// Invariant: publications enter the inbox of each of those shards in the order of their offsets,
+/// because offsets are taken and inboxes filled under one lock.
+#[derive(Debug)]
+pub struct Room {
+    id: Option<RoomId>,
+    epoch: u64,
+    sequencer: Mutex<Sequencer>,
+}
+
+/// Where a reader stands in what was said in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamPosition {
+    /// Which life of the room: offsets of another one mean nothing here.
+    pub epoch: u64,
+    /// The last publication before the reader; 0 when there was none.
+    pub offset: u64,
+}
+
+/// Something on the way is full. Nobody was given the message, and it has no place in any order:
+/// the sender holds back or answers `unavailable`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too much is on its way already")]
+pub struct Busy;
+
+impl Room {
+    pub(super) fn new(id: Option<RoomId>, epoch: u64) -> Self {
+        Self { id, epoch, sequencer: Mutex::new(Sequencer::default()) }
+    }
+
+    /// Its name; the room of everyone has none.
+    pub fn id(&self) -> Option<&RoomId> {
+        self.id.as_ref()
+    }
+
+    /// Which life of the room this is; unique in the process.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Where the room stands.
+    ///
+    /// A shard that has members in it receives every later publication, and may still have earlier
+    /// ones in its inbox: a new member is to get only offsets above this one.
+    pub fn position(&self) -> StreamPosition {
+        self.position_of(&self.lock())
+    }
+
+    /// Gives back what publications occupied on the way to a shard, once their bytes are sealed
+    /// into a batch or dropped: the sum of the frames' lengths.
+    ///
+    /// Says nothing for a shard that has left: leaving gave everything back.
+    pub fn release(&self, shard: ShardIndex, key: RoomKey, bytes: usize) {
+        let mut sequencer = self.lock();
+        let target = sequencer.targets.iter_mut().find(|target| target.shard == shard && target.key == key);
+        if let Some(target) = target {
+            debug_assert!(bytes <= target.pending_bytes, "released more than was published");
+            target.pending_bytes = target.pending_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Lets a shard with its first member in.
+    ///
+    /// `None` when the room's life is over; the caller then looks for the next one.
+    pub(super) fn enter(&self, shard: ShardIndex, key: RoomKey) -> Option<StreamPosition> {
+        let mut sequencer = self.lock();
+        if sequencer.closed {
+            return None;
+        }
+        debug_assert!(sequencer.targets.iter().all(|target| target.shard != shard), "a shard enters once");
+        sequencer.targets.push(Target { shard, key, pending_bytes: 0 });
+        Some(self.position_of(&sequencer))
+    }
+
+    /// Lets a shard without members out. The last one ends the life of a room that has a name.
+    ///
+    /// True when it ended just here; the caller then takes the room out of the directory.
+    pub(super) fn exit(&self, shard: ShardIndex) -> bool {
+        let mut sequencer = self.lock();
+        let Some(index) = sequencer.targets.iter().position(|target| target.shard == shard) else {
+            debug_assert!(false, "a shard leaves once");
+            return false;
+        };
+        sequencer.targets.swap_remove(index);
+        sequencer.closed = sequencer.targets.is_empty() && self.id.is_some();
+        sequencer.closed
+    }
+
+    /// Gives a message its offset and to each shard with members, or does neither.
+    ///
+    /// `pending_bytes_max` bounds what may be on its way to one shard; a single message larger than
+    /// that passes when nothing else is.
+    pub(super) fn publish(
+        &self,
+        outlets: &[Outlet],
+        said: &Said,
+        pending_bytes_max: usize,
+    ) -> Result<u64, Busy> {
+        let bytes = said.message.frame().len();
+        let mut wakes = SmallVec::<[_; SHARDS_INLINE]>::new();
+        let mut sequencer = self.lock();
+        let mut reservations = SmallVec::<[_; SHARDS_INLINE]>::new();
+        for target in &sequencer.targets {
+            if target.pending_bytes > 0 && target.pending_bytes + bytes > pending_bytes_max {
+                return Err(Busy);
+            }
+            let outlet = &outlets[usize::from(target.shard.0)];
+            reservations.push(outlet.reserve(bytes).map_err(|_| Busy)?);
+        }
+        sequencer.offset += 1;
+        let offset = sequencer.offset;
+        for (target, reservation) in sequencer.targets.iter_mut().zip(reservations) {
+            target.pending_bytes += bytes;
+            let publication = said.publication(offset, target.shard);
+            wakes.push(reservation.push(Command::Publish { room: target.key, publication }));
+        }
+        // Waking a thread is a system call, which nobody should wait for.
+        drop(sequencer);
+        drop(wakes);
+        Ok(offset)
+    }
+
+    fn position_of(&self, sequencer: &Sequencer) -> StreamPosition {
+        StreamPosition { epoch: self.epoch, offset: sequencer.offset }
+    }
+
+    /// No code panics between two changes that belong together, so a poisoned sequencer is still whole.
+    fn lock(&self) -> MutexGuard<'_, Sequencer> {
+        self.sequencer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is to be published.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) message: PreparedMessage,
+    pub(super) exclude: Option<(ShardIndex, ClientKey)>,
+    pub(super) born: u64,
+}
+
+impl Said {
+    fn publication(&self, offset: u64, to: ShardIndex) -> Publication {
+        let exclude = self.exclude.and_then(|(shard, client)| (shard == to).then_some(client));
+        Publication { offset, message: self.message.clone(), exclude, born: self.born }
+    }
+}
+
+/// Invariant: at most one target per shard; none when closed.
+#[derive(Debug, Default)]
+struct Sequencer {
+    /// Of the last publication.
+    offset: u64,
+    /// Closed for good: the last shard left, and nobody may enter.
+    closed: bool,
+    targets: SmallVec<[Target; 1]>,
+}
+
+/// A shard with members.
+#[derive(Debug)]
+struct Target {
+    shard: ShardIndex,
+    key: RoomKey,
+    /// Published to the shard and not released by it.
+    pending_bytes: usize,
+}
+
+/// A room on more shards than this costs an allocation per publication.
+const SHARDS_INLINE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use slotmap::KeyData;
+
+    use super::*;
+    use crate::inbox::{Inbox, Limits};
+
+    #[test]
+    fn gives_offsets_from_one_and_to_each_shard_with_members_only() {
+        let (outlets, inboxes) = shards(3, Limits::default());
+        let room = room();
+        room.enter(ShardIndex(0), key(7)).unwrap();
+        room.enter(ShardIndex(2), key(9)).unwrap();
+
+        assert_eq!(room.publish(&outlets, &said(10), 1 << 20), Ok(1));
+        assert_eq!(room.publish(&outlets, &said(10), 1 << 20), Ok(2));
+
+        assert_eq!(received(&inboxes[0]), [(key(7), 1, None), (key(7), 2, None)]);
+        assert_eq!(received(&inboxes[1]), []);
+        assert_eq!(received(&inboxes[2]), [(key(9), 1, None), (key(9), 2, None)]);
+        assert_eq!(room.position(), StreamPosition { epoch: 77, offset: 2 });
+    }
+
+    #[test]
+    fn names_the_excluded_client_to_its_own_shard_only() {
+        let (outlets, inboxes) = shards(2, Limits::default());
+        let room = room();
+        room.enter(ShardIndex(0), key(1)).unwrap();
+        room.enter(ShardIndex(1), key(2)).unwrap();
+        let client = ClientKey::from(KeyData::from_ffi(5 << 32 | 3));
+        let said = Said { exclude: Some((ShardIndex(1), client)), ..said(10) };
+
+        room.publish(&outlets, &said, 1 << 20).unwrap();
+
+        assert_eq!(received(&inboxes[0]), [(key(1), 1, None)]);
+        assert_eq!(received(&inboxes[1]), [(key(2), 1, Some(client))]);
+    }
+
+    #[test]
+    fn reaches_no_shard_when_one_inbox_is_full() {
+        let (outlets, inboxes) = shards(2, Limits { bytes: 1 << 20, items: 1 });
+        let room = room();
+        room.enter(ShardIndex(0), key(1)).unwrap();
+        room.enter(ShardIndex(1), key(2)).unwrap();
+        let taken = outlets[1].reserve(1).unwrap();
+
+        assert_eq!(room.publish(&outlets, &said(10), 1 << 20), Err(Busy));
+        assert_eq!(received(&inboxes[0]), []);
+        drop(taken);
+
+        assert_eq!(room.publish(&outlets, &said(10), 1 << 20), Ok(1), "no offset was lost");
+        assert_eq!(received(&inboxes[0]).len(), 1);
+        assert_eq!(received(&inboxes[1]).len(), 1);
+    }
+
+    #[test]
+    fn is_busy_until_each_shard_released_what_is_on_its_way() {
+        let (outlets, inboxes) = shards(2, Limits::default());
+        let room = room();
+        room.enter(ShardIndex(0), key(1)).unwrap();
+        room.enter(ShardIndex(1), key(2)).unwrap();
+        let frame = said(100).message.frame().len();
+        let max = frame * 3 / 2;
+
+        assert_eq!(room.publish(&outlets, &said(100), max), Ok(1));
+        assert_eq!(room.publish(&outlets, &said(100), max), Err(Busy));
+        room.release(ShardIndex(0), key(1), frame);
+        assert_eq!(room.publish(&outlets, &said(100), max), Err(Busy), "shard 1 has not");
+        room.release(ShardIndex(1), key(2), frame);
+
+        assert_eq!(room.publish(&outlets, &said(100), max), Ok(2));
+        assert_eq!(received(&inboxes[0]).len(), 2);
+    }
+
+    #[test]
+    fn a_message_over_the_bound_passes_when_nothing_is_on_its_way() {
+        let (outlets, _inboxes) = shards(1, Limits::default());
+        let room = room();
+        room.enter(ShardIndex(0), key(1)).unwrap();
+
+        assert_eq!(room.publish(&outlets, &said(1000), 10), Ok(1));
+        assert_eq!(room.publish(&outlets, &said(1), 10), Err(Busy));
+    }
+
+    #[test]
+    fn a_shard_that_leaves_gives_back_what_was_on_its_way_to_it() {
+        let (outlets, _inboxes) = shards(2, Limits::default());
+        let room = room();
+        room.enter(ShardIndex(0), key(1)).unwrap();
+        room.enter(ShardIndex(1), key(2)).unwrap();
+        let frame = said(100).message.frame().len();
+        room.publish(&outlets, &said(100), frame).unwrap();
+        room.release(ShardIndex(0), key(1), frame);
+
+        room.exit(ShardIndex(1));
+        room.enter(ShardIndex(1), key(3)).unwrap();
+        room.release(ShardIndex(1), key(2), frame);
+
+        assert_eq!(room.publish(&outlets, &said(100), frame), Ok(2));
+    }
+
+    #[test]
+    fn is_over_when_the_last_shard_left() {
+        let room = room();
+        room.enter(ShardIndex(0), key(1)).unwrap();
+        room.enter(ShardIndex(1), key(2)).unwrap();
+
+        assert!(!room.exit(ShardIndex(0)));
+        assert!(room.exit(ShardIndex(1)));
+        assert_eq!(room.enter(ShardIndex(0), key(3)), None);
+    }
+
+    #[test]
+    fn the_room_without_a_name_is_never_over() {
+        let (outlets, inboxes) = shards(1, Limits::default());
+        let room = Room::new(None, 77);
+        room.enter(ShardIndex(0), key(1)).unwrap();
+
+        assert!(!room.exit(ShardIndex(0)));
+        assert_eq!(room.publish(&outlets, &said(1), 10), Ok(1), "to nobody");
+        assert_eq!(room.enter(ShardIndex(0), key(2)), Some(StreamPosition { epoch: 77, offset: 1 }));
+        assert_eq!(received(&inboxes[0]), []);
+    }
+
+    fn room() -> Room {
+        Room::new(Some(RoomId::parse("lobby").unwrap()), 77)
+    }
+
+    fn said(payload_bytes: usize) -> Said {
+        let message = PreparedMessage::text(&vec![b'x'; payload_bytes]);
+        Said { message, exclude: None, born: 0 }
+    }
+
+    fn key(number: u64) -> RoomKey {
+        RoomKey::from(KeyData::from_ffi(1 << 32 | number))
+    }
+
+    fn shards(count: usize, limits: Limits) -> (Vec<Outlet>, Vec<Inbox>) {
+        (0..count).map(|_| Inbox::pair(limits)).unzip()
+    }
+
+    fn received(inbox: &Inbox) -> Vec<(RoomKey, u64, Option<ClientKey>)> {
+        let mut commands = VecDeque::new();
+        inbox.take_all(&mut commands);
+        let row = |command| match command {
+            Command::Publish { room, publication } => (room, publication.offset, publication.exclude),
+            other => panic!("not a publication: {other:?}"),
+        };
+        commands.into_iter().map(row).collect()
+    }
+}

@@ -1,0 +1,350 @@
+//! The public listener: accepts sockets and hands each to the shard that its connection belongs to.
+//!
+//! Nothing is read here; even the handshake is the shard's. The loop never waits for a shard.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::drain;
+use crate::id::ClientId;
+use crate::inbox::{Admission, Command, Gate, Outlet};
+use crate::metrics::{AcceptError, ListenerMetrics};
+
+/// Bounds of the listener.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Connections open at once, those in their handshake included.
+    pub connections: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connections: 100_000 }
+    }
+}
+
+/// A bound socket that does not accept yet; the kernel lets clients wait in its queue.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Binds; port 0 lets the system choose.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        // Accepted sockets inherit it, which saves a system call for each.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket: TcpListener::from_std(socket.into()) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts until the watch says that everything ends.
+    ///
+    /// While draining, connections are still accepted, so that the handshake can tell them 503.
+    /// Without descriptors it pauses: the clients that wait are served when others have gone.
+    ///
+    /// # Errors
+    ///
+    /// When the socket cannot be watched.
+    pub async fn run(
+        self,
+        gate: Gate,
+        shards: Vec<Outlet>,
+        mut watch: drain::Watch,
+        metrics: ListenerMetrics,
+    ) -> io::Result<()> {
+        assert!(!shards.is_empty(), "somebody must serve");
+        let socket = watched(self.socket)?;
+        let mut dispatcher = Dispatcher { gate, shards, metrics, ids: ClientIds::new() };
+        tokio::select! {
+            () = watch.stopped() => Ok(()),
+            result = dispatcher.run(&socket) => result,
+        }
+    }
+}
+
+struct Dispatcher {
+    gate: Gate,
+    shards: Vec<Outlet>,
+    metrics: ListenerMetrics,
+    ids: ClientIds,
+}
+
+/// What to do after a turn of accepting.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Nobody waits.
+    Wait,
+    /// Others get their turn first.
+    Yield,
+    /// Nothing can be accepted for some time.
+    Pause,
+}
+
+impl Dispatcher {
+    async fn run(&mut self, socket: &AsyncFd<TcpListener>) -> io::Result<()> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let mut ready = socket.readable().await?;
+            match self.accept_some(socket.get_ref()) {
+                Next::Wait => {
+                    ready.clear_ready();
+                    pause = PAUSE_MIN;
+                }
+                Next::Yield => {
+                    tokio::task::yield_now().await;
+                    pause = PAUSE_MIN;
+                }
+                Next::Pause => {
+                    tokio::time::sleep(pause).await;
+                    pause = PAUSE_MAX.min(pause * 2);
+                }
+            }
+        }
+    }
+
+    fn accept_some(&mut self, socket: &TcpListener) -> Next {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match socket.accept() {
+                Ok((stream, _)) => self.dispatch(stream.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
+                Err(error) => {
+                    let reason = classify(&error);
+                    self.metrics.errors[reason].increment(1);
+                    tracing::debug!(%error, "accepting failed");
+                    if reason == AcceptError::Descriptors {
+                        return Next::Pause;
+                    }
+                }
+            }
+        }
+        Next::Yield
+    }
+
+    fn dispatch(&mut self, stream: std::net::TcpStream) {
+        self.metrics.accepted.increment(1);
+        let (permit, full) = match self.gate.admit() {
+            Admission::Admitted(permit) => (permit, false),
+            Admission::Full(permit) => (permit, true),
+            Admission::Refused => return,
+        };
+        let id = self.ids.next();
+        let shard = &self.shards[shard_of(id, self.shards.len())];
+        let accepted_at = now();
+        let command = Command::Accept { stream, permit, id, full, accepted_at };
+        // A shard takes every connection; one that has ended drops it.
+        let _ = shard.push(command);
+    }
+}
+
+/// Numbers for connections: each once, in an order that starts anew with each process and that clients cannot guess
+/// from their own, spread evenly so that they choose the shard.
+struct ClientIds {
+    key: u64,
+    count: u64,
+}
+
+impl ClientIds {
+    fn new() -> Self {
+        // The standard library's hasher is keyed from the system's random source.
+        Self { key: RandomState::new().hash_one(0), count: 0 }
+    }
+
+    fn next(&mut self) -> ClientId {
+        self.count += 1;
+        ClientId(mix(self.key.wrapping_add(self.count)))
+    }
+}
+
+/// The finalizer of splitmix64: one to one, so that no number comes twice.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+fn shard_of(id: ClientId, shards: usize) -> usize {
+    usize::try_from(id.0 % shards as u64).expect("less than `shards`")
+}
+
+fn classify(error: &io::Error) -> AcceptError {
+    use rustix::io::Errno;
+    let out = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    if out.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
+        AcceptError::Descriptors
+    } else {
+        AcceptError::Other
+    }
+}
+
+#[expect(deprecated, reason = "its successor is unsafe, for types that lie about their descriptor")]
+fn watched(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver of accepting reads the clock once for each socket")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// What may wait to be accepted; the kernel has its own upper bound, `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Sockets accepted before others on the control runtime get their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashSet, VecDeque};
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::inbox::{self, Inbox};
+    use crate::metrics::Recorder;
+
+    #[tokio::test]
+    async fn hands_each_connection_to_the_shard_that_its_id_chooses() {
+        let (shards, inboxes) = shards(3);
+        let served = Served::start(Gate::new(100), shards);
+
+        let clients: Vec<_> = (0..50).map(|_| served.connect()).collect();
+        let mut ids = HashSet::new();
+        let mut accepted = Vec::new();
+        while ids.len() < clients.len() {
+            for (index, inbox) in inboxes.iter().enumerate() {
+                for (id, stream, full) in taken(inbox) {
+                    assert_eq!(shard_of(id, 3), index);
+                    assert!(!full);
+                    assert!(ids.insert(id));
+                    accepted.push(stream);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+
+        assert!(accepted.iter().all(|stream| stream.nodelay().unwrap()));
+        let nothing = io::Read::read(&mut &accepted[0], &mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        served.stop().await;
+    }
+
+    #[tokio::test]
+    async fn marks_connections_over_the_limit_and_closes_those_far_over_it() {
+        let (shards, inboxes) = shards(1);
+        let served = Served::start(Gate::new(1), shards);
+        let clients: Vec<_> = (0..2 + inbox::PLACES_TO_REFUSE).map(|_| served.connect()).collect();
+
+        let mut fulls = Vec::new();
+        let mut kept = VecDeque::new();
+        while fulls.len() <= inbox::PLACES_TO_REFUSE {
+            let mut commands = VecDeque::new();
+            inboxes[0].take_all(&mut commands);
+            for command in commands {
+                let Command::Accept { full, .. } = &command else { panic!("{command:?}") };
+                fulls.push(*full);
+                kept.push_back(command);
+            }
+            tokio::task::yield_now().await;
+        }
+        let last = clients.last().unwrap().try_clone().unwrap();
+        let read = tokio::task::spawn_blocking(move || io::Read::read(&mut &last, &mut [0]));
+
+        assert_eq!(read.await.unwrap().unwrap(), 0, "the last one is closed without a word");
+        assert!(!fulls[0]);
+        assert!(fulls[1..].iter().all(|full| *full));
+        assert_eq!(fulls.len(), 1 + inbox::PLACES_TO_REFUSE);
+        served.stop().await;
+    }
+
+    #[test]
+    fn never_gives_an_id_twice_and_spreads_them_evenly() {
+        let mut ids = ClientIds::new();
+        let mut counts = [0_u32; 4];
+        let mut seen = HashSet::new();
+        for _ in 0..40_000 {
+            let id = ids.next();
+            assert!(seen.insert(id));
+            counts[shard_of(id, 4)] += 1;
+        }
+
+        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn knows_when_descriptors_have_run_out() {
+        let failed = |errno: rustix::io::Errno| classify(&io::Error::from(errno));
+
+        assert_eq!(failed(rustix::io::Errno::MFILE), AcceptError::Descriptors);
+        assert_eq!(failed(rustix::io::Errno::NFILE), AcceptError::Descriptors);
+        assert_eq!(failed(rustix::io::Errno::CONNABORTED), AcceptError::Other);
+    }
+
+    struct Served {
+        address: SocketAddr,
+        signal: drain::Signal,
+        task: tokio::task::JoinHandle<io::Result<()>>,
+    }
+
+    impl Served {
+        #[expect(clippy::disallowed_methods, reason = "the test awaits its end in `stop`")]
+        fn start(gate: Gate, shards: Vec<Outlet>) -> Self {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let (signal, watch) = drain::pair();
+            let metrics = ListenerMetrics::new(&Recorder::new());
+            let task = tokio::spawn(listener.run(gate, shards, watch, metrics));
+            Self { address, signal, task }
+        }
+
+        fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).unwrap()
+        }
+
+        async fn stop(self) {
+            self.signal.stop();
+            self.task.await.unwrap().unwrap();
+            assert!(TcpStream::connect(self.address).is_err());
+        }
+    }
+
+    fn shards(count: usize) -> (Vec<Outlet>, Vec<Inbox>) {
+        (0..count).map(|_| Inbox::pair(inbox::Limits::default())).unzip()
+    }
+
+    fn taken(inbox: &Inbox) -> Vec<(ClientId, TcpStream, bool)> {
+        let mut commands = VecDeque::new();
+        inbox.take_all(&mut commands);
+        let accepted = |command| match command {
+            Command::Accept { stream, id, full, .. } => (id, stream, full),
+            other => panic!("{other:?}"),
+        };
+        commands.into_iter().map(accepted).collect()
+    }
+}

@@ -1,0 +1,142 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use metrics::Unit;
+
+use super::*;
+
+fn everything(
+    recorder: &Recorder,
+) -> (ServerMetrics, Vec<ShardMetrics>, HttpMetrics, ListenerMetrics, HubMetrics) {
+    (
+        ServerMetrics::new(recorder),
+        (0..2).map(|shard| ShardMetrics::new(recorder, shard)).collect(),
+        HttpMetrics::new(recorder),
+        ListenerMetrics::new(recorder),
+        HubMetrics::new(recorder),
+    )
+}
+
+/// The type of each family in a text exposition, and its samples by full series name.
+fn parse(text: &str) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let (mut types, mut helps, mut samples) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(helps.contains(name), "{name} has its HELP before its TYPE");
+            assert!(types.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} comes once");
+        } else if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(!help.is_empty());
+            helps.insert(name.to_owned());
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            assert!(samples.insert(series.to_owned(), value.to_owned()).is_none(), "{series} comes once");
+        }
+    }
+    (types, samples)
+}
+
+#[test]
+fn renders_help_and_type_of_every_metric_and_no_summary() {
+    let recorder = Recorder::new();
+    let _handles = everything(&recorder);
+
+    let (types, samples) = parse(&recorder.render());
+
+    for metric in METRICS.iter().filter(|metric| metric.name.starts_with("fanfare_")) {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        assert_eq!(types.get(metric.name).map(String::as_str), Some(kind), "{}", metric.name);
+    }
+    for series in samples.keys() {
+        let name = series.split('{').next().unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
+            name.strip_suffix(suffix)
+                .filter(|family| types.get(*family).is_some_and(|kind| kind == "histogram"))
+        });
+        assert!(types.contains_key(family.unwrap_or(name)), "{series} has a type");
+    }
+}
+
+#[test]
+fn names_follow_the_rules_of_prometheus() {
+    for metric in METRICS {
+        assert!(
+            metric.name.starts_with("fanfare_") || metric.name.starts_with("process_"),
+            "{}",
+            metric.name
+        );
+        assert!(metric.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", metric.name);
+        assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+        assert!(metric.help.ends_with(['.', ';']), "{}", metric.name);
+        let stem = metric.name.trim_end_matches("_total");
+        match metric.unit {
+            Some(Unit::Seconds) => assert!(stem.ends_with("_seconds"), "{}", metric.name),
+            Some(Unit::Bytes) => assert!(stem.ends_with("_bytes"), "{}", metric.name),
+            _ => {}
+        }
+        if let Kind::Histogram(buckets) = metric.kind {
+            assert!(buckets.is_sorted_by(|low, high| low < high), "{}", metric.name);
+        }
+        for label in metric.labels {
+            assert!(!["room", "user", "path", "address"].contains(label), "{}", metric.name);
+        }
+    }
+    let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+    assert_eq!(names.len(), METRICS.len());
+}
+
+#[test]
+fn every_series_is_there_at_zero_before_anything_happened() {
+    let recorder = Recorder::new();
+    let _handles = everything(&recorder);
+
+    let (_, samples) = parse(&recorder.render());
+
+    for reason in CloseReason::ALL {
+        let series = format!("fanfare_connections_closed_total{{reason=\"{}\"}}", reason.as_str());
+        assert_eq!(samples.get(&series).map(String::as_str), Some("0"), "{series}");
+    }
+    assert_eq!(samples["fanfare_broadcast_recipients_count"], "0");
+    let build = samples.iter().find(|(series, _)| series.starts_with("fanfare_build_info{")).unwrap();
+    assert_eq!(build.1, "1");
+}
+
+#[test]
+fn shards_share_the_gauges_of_the_gateway_and_own_those_with_their_label() {
+    let recorder = Recorder::new();
+    let (_, shards, ..) = everything(&recorder);
+
+    for (index, shard) in shards.iter().enumerate() {
+        shard.connections.increment(3.0);
+        shard.shard_connections.set(f64::from(u8::try_from(index).unwrap()));
+        shard.closed[CloseReason::SlowConsumer].increment(2);
+        shard.delivery[Source::Client].record(0.000_3);
+    }
+    recorder.upkeep();
+    let (_, samples) = parse(&recorder.render());
+
+    assert_eq!(samples["fanfare_connections{transport=\"ws\"}"], "6");
+    assert_eq!(samples["fanfare_shard_connections{shard=\"0\"}"], "0");
+    assert_eq!(samples["fanfare_shard_connections{shard=\"1\"}"], "1");
+    assert_eq!(samples["fanfare_connections_closed_total{reason=\"slow_consumer\"}"], "4");
+    let bucket = |bound: &str| {
+        &*samples[&format!("fanfare_delivery_duration_seconds_bucket{{source=\"client\",le=\"{bound}\"}}")]
+    };
+    assert_eq!((bucket("0.00025"), bucket("0.0005"), bucket("+Inf")), ("0", "2", "2"));
+}
+
+#[test]
+fn two_recorders_do_not_mix() {
+    let (first, second) = (Recorder::new(), Recorder::new());
+    let (listener, _other) = (ListenerMetrics::new(&first), ListenerMetrics::new(&second));
+
+    listener.accepted.increment(1);
+
+    let series = "fanfare_accepted_connections_total{listener=\"public\"}";
+    let count = |recorder: &Recorder| parse(&recorder.render()).1[series].clone();
+    assert_eq!((count(&first), count(&second)), ("1".to_owned(), "0".to_owned()));
+}

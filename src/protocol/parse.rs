@@ -1,0 +1,393 @@
+//! From the text of a frame to a request.
+
+use std::mem;
+
+use simd_json::{Buffers, ErrorType, Node, StaticNode, Tape};
+
+use super::data::{MARK_BYTES_MAX, member_value, on_one_line, remains};
+use super::{Data, ErrorCode, Mark, Message, Parsed, Refusal, Request, StreamPosition, Target};
+use crate::id::{NAME_BYTES_MAX, NameError, NameRef};
+
+/// How deep objects and arrays may be nested, the message itself included. Receivers' parsers stop near 128.
+const DEPTH_MAX: usize = 100;
+
+/// Longest text of an epoch, in bytes.
+const EPOCH_BYTES_MAX: usize = 64;
+
+/// Above this a buffer is given back after the message that needed it, so that one giant is not paid for ever.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+const NAME_RULE: &str = "must be an unsigned integer or a string of 1 to 128 bytes";
+
+/// Parses frames, one after the other, in buffers that it keeps. A shard needs one.
+pub struct Parser {
+    /// The frame's text, in which strings are unescaped in place.
+    scratch: Vec<u8>,
+    /// A `data` that had to lose its line breaks.
+    compact: Vec<u8>,
+    buffers: Buffers,
+    /// Empty between two calls.
+    tape: Tape<'static>,
+}
+
+impl Parser {
+    /// A parser with small buffers, which grow to the largest message.
+    pub fn new() -> Self {
+        Self { scratch: Vec::new(), compact: Vec::new(), buffers: new_buffers(), tape: Tape(Vec::new()) }
+    }
+
+    /// Reads one message.
+    ///
+    /// A fault does not end the conversation: it is in [`Parsed::request`], with the message's mark beside it.
+    pub fn parse<'a>(&'a mut self, text: &'a [u8]) -> Parsed<'a> {
+        self.give_back();
+        let Self { scratch, compact, buffers, tape } = self;
+        scratch.clear();
+        scratch.extend_from_slice(text);
+        let mut nodes = mem::replace(tape, Tape(Vec::new())).reset();
+        let parsed = match simd_json::fill_tape(scratch, buffers, &mut nodes) {
+            Ok(()) => understand(&nodes.0, text, buffers.structural_indexes(), compact),
+            Err(error) => broken(text, &error),
+        };
+        *tape = nodes.reset();
+        parsed
+    }
+
+    /// The memory of the buffers whose size can be asked.
+    pub(super) fn retained_bytes(&self) -> usize {
+        let nodes = self.tape.0.capacity() * size_of::<Node<'_>>();
+        self.scratch.capacity() + self.compact.capacity() + nodes
+    }
+
+    /// Frees what an unusually large message has left.
+    fn give_back(&mut self) {
+        if self.retained_bytes() > KEPT_BYTES_MAX {
+            *self = Self::new();
+        }
+    }
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn new_buffers() -> Buffers {
+    Buffers::with_max_depth(1024, DEPTH_MAX)
+}
+
+/// The answer to a text that is no JSON.
+fn broken<'a>(text: &'a [u8], error: &simd_json::Error) -> Parsed<'a> {
+    let remains = remains(text, error.index());
+    let place = remains.field.map_or(String::from("the message"), |field| format!("`{field}`"));
+    let content = match error.error() {
+        ErrorType::DepthLimitExceeded => {
+            format!("{place} is nested too deep: at most {DEPTH_MAX} levels are allowed")
+        }
+        ErrorType::InvalidUtf8 | ErrorType::InvalidUnicodeCodepoint | ErrorType::InvalidUnicodeEscape => {
+            format!("{place} has text that is not Unicode: surrogates must be in pairs")
+        }
+        ErrorType::InvalidNumber | ErrorType::InvalidExponent => {
+            format!("{place} has a number that is malformed or out of range: send such numbers as strings")
+        }
+        _ => format!("{place} is not valid JSON near byte {}: send one JSON object per frame", error.index()),
+    };
+    Parsed { mark: remains.mark, request: Err(Refusal::bad(content)) }
+}
+
+fn understand<'a>(
+    nodes: &[Node<'a>],
+    text: &'a [u8],
+    structurals: &[u32],
+    compact: &'a mut Vec<u8>,
+) -> Parsed<'a> {
+    let (mut fields, fault) = match Fields::read(nodes) {
+        Ok(read) => read,
+        Err(refusal) => return Parsed { mark: None, request: Err(refusal) },
+    };
+    let (mark, mark_fault) = match fields.mark() {
+        Ok(mark) => (mark, None),
+        Err(refusal) => (None, Some(refusal)),
+    };
+    if let Some(refusal) = fault.or(mark_fault) {
+        return Parsed { mark, request: Err(refusal) };
+    }
+    if let Some(member) = fields.data_member {
+        let Some(json) = member_value(text, structurals, member) else {
+            let refusal = Refusal::new(ErrorCode::Internal, "`data` was not found again");
+            return Parsed { mark, request: Err(refusal) };
+        };
+        fields.data = Some(on_one_line(json, compact));
+    }
+    Parsed { mark, request: fields.request() }
+}
+
+/// The top-level keys with a meaning. `From` and `Timestamp` are only known so that they cannot come twice.
+#[derive(Clone, Copy)]
+enum Field {
+    Type,
+    Id,
+    RoomId,
+    To,
+    Content,
+    Data,
+    Echo,
+    Recover,
+    History,
+    Token,
+    From,
+    Timestamp,
+}
+
+const FIELDS: usize = Field::Timestamp as usize + 1;
+
+impl Field {
+    fn named(key: &str) -> Option<Self> {
+        Some(match key {
+            "type" => Self::Type,
+            "id" => Self::Id,
+            "room_id" => Self::RoomId,
+            "to" => Self::To,
+            "content" => Self::Content,
+            "data" => Self::Data,
+            "echo" => Self::Echo,
+            "recover" => Self::Recover,
+            "history" => Self::History,
+            "token" => Self::Token,
+            "from" => Self::From,
+            "timestamp" => Self::Timestamp,
+            _ => return None,
+        })
+    }
+}
+
+/// One message's top-level members.
+struct Fields<'t, 'a> {
+    /// The whole message.
+    nodes: &'t [Node<'a>],
+    /// Where each field's value is in `nodes`; 0, where the message itself begins, for a field that is not there.
+    at: [usize; FIELDS],
+    /// Which member `data` is, counted from 0.
+    data_member: Option<usize>,
+    data: Option<Data<'a>>,
+}
+
+impl<'t, 'a> Fields<'t, 'a> {
+    /// Finds the fields. The second value is a fault that leaves the first one usable, to find the mark.
+    fn read(nodes: &'t [Node<'a>]) -> Result<(Self, Option<Refusal>), Refusal> {
+        if !matches!(nodes.first(), Some(Node::Object { .. })) {
+            return Err(Refusal::bad("the message must be a JSON object"));
+        }
+        let mut fields = Self { nodes, at: [0; FIELDS], data_member: None, data: None };
+        let mut twice = None;
+        let mut unknown = 0;
+        for (member, (key, at)) in Members::of(nodes, 0).enumerate() {
+            let Some(field) = Field::named(key) else {
+                unknown += 1;
+                continue;
+            };
+            let place = &mut fields.at[field as usize];
+            if *place != 0 {
+                twice = Some(key);
+                continue;
+            }
+            *place = at;
+            if matches!(field, Field::Data) {
+                fields.data_member = Some(member);
+            }
+        }
+        if unknown > 1 && twice.is_none() {
+            twice = repeated_key(nodes);
+        }
+        Ok((fields, twice.map(|key| Refusal::bad(format!("`{key}` is there twice: send each field once")))))
+    }
+
+    /// A field's value; one that is `null` counts as not there.
+    fn value(&self, field: Field) -> Option<(usize, Node<'a>)> {
+        let at = self.at[field as usize];
+        match self.nodes.get(at)? {
+            _ if at == 0 => None,
+            Node::Static(StaticNode::Null) => None,
+            node => Some((at, *node)),
+        }
+    }
+
+    fn mark(&self) -> Result<Option<Mark<'a>>, Refusal> {
+        match self.value(Field::Id).map(|(_, node)| node) {
+            None => Ok(None),
+            Some(Node::String(text)) if text.len() <= MARK_BYTES_MAX => Ok(Some(Mark::Text(text))),
+            Some(Node::Static(StaticNode::U64(number))) => Ok(Some(Mark::Unsigned(number))),
+            Some(Node::Static(StaticNode::I64(number))) => {
+                Ok(Some(u64::try_from(number).map_or(Mark::Signed(number), Mark::Unsigned)))
+            }
+            Some(_) => Err(Refusal::bad("`id` must be an integer or a string of at most 128 bytes")),
+        }
+    }
+
+    fn request(&self) -> Result<Request<'a>, Refusal> {
+        let kind = match self.value(Field::Type).map(|(_, node)| node) {
+            None => {
+                return Err(Refusal::new(
+                    ErrorCode::MissingField,
+                    "`type` is missing: every message needs it",
+                ));
+            }
+            Some(Node::String(kind)) => kind,
+            Some(_) => return Err(Refusal::bad("`type` must be a string")),
+        };
+        match kind {
+            "message" => self.message(),
+            "ping" => Ok(Request::Ping { data: self.data }),
+            "pong" => Ok(Request::Pong),
+            "join" => Ok(Request::Join {
+                room: self.room(kind)?,
+                recover: self.recover()?,
+                history: self.history()?,
+            }),
+            "leave" => Ok(Request::Leave { room: self.room(kind)? }),
+            "presence" => Ok(Request::Presence { room: self.room(kind)? }),
+            "history" => Ok(Request::History { room: self.room(kind)? }),
+            "auth" => match self.text(Field::Token, "token")? {
+                Some(token) => Ok(Request::Auth { token }),
+                None => Err(Refusal::missing("token", kind)),
+            },
+            _ => Err(unknown_type(kind)),
+        }
+    }
+
+    fn message(&self) -> Result<Request<'a>, Refusal> {
+        let room = self.name(Field::RoomId, "room_id")?;
+        let to = self.name(Field::To, "to")?;
+        let target = match (room, to) {
+            (Some(room), None) => Target::Room(room),
+            (None, Some(user)) => Target::User(user),
+            (None, None) => Target::Everyone,
+            (Some(_), Some(_)) => {
+                return Err(Refusal::bad("`room_id` and `to` are both there: send only one of them"));
+            }
+        };
+        let content = self.text(Field::Content, "content")?;
+        if content.is_none() && self.data.is_none() {
+            let content = "`content` is missing: a `message` needs it, or `data`";
+            return Err(Refusal::new(ErrorCode::MissingField, content));
+        }
+        let echo = match self.value(Field::Echo).map(|(_, node)| node) {
+            None => true,
+            Some(Node::Static(StaticNode::Bool(echo))) => echo,
+            Some(_) => return Err(Refusal::bad("`echo` must be true or false")),
+        };
+        Ok(Request::Message { message: Message { target, content, data: self.data }, echo })
+    }
+
+    fn room(&self, kind: &str) -> Result<NameRef<'a>, Refusal> {
+        self.name(Field::RoomId, "room_id")?.ok_or_else(|| Refusal::missing("room_id", kind))
+    }
+
+    fn name(&self, field: Field, called: &str) -> Result<Option<NameRef<'a>>, Refusal> {
+        let name = match self.value(field).map(|(_, node)| node) {
+            None => return Ok(None),
+            Some(Node::String(text)) => match NameRef::parse(text) {
+                Ok(name) => Some(name),
+                Err(NameError::TooLong { .. }) => {
+                    let length = text.len();
+                    let rule = format!("`{called}` has {length} bytes: at most {NAME_BYTES_MAX} are allowed");
+                    return Err(Refusal::bad(rule));
+                }
+                Err(_) => None,
+            },
+            Some(node) => unsigned(node).map(NameRef::Number),
+        };
+        name.map(Some).ok_or_else(|| Refusal::bad(format!("`{called}` {NAME_RULE}")))
+    }
+
+    fn text(&self, field: Field, called: &str) -> Result<Option<&'a str>, Refusal> {
+        match self.value(field).map(|(_, node)| node) {
+            None => Ok(None),
+            Some(Node::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Refusal::bad(format!("`{called}` must be a string"))),
+        }
+    }
+
+    fn history(&self) -> Result<Option<u32>, Refusal> {
+        let Some((_, node)) = self.value(Field::History) else { return Ok(None) };
+        let count = unsigned(node).and_then(|count| u32::try_from(count).ok());
+        count.map(Some).ok_or_else(|| Refusal::bad("`history` must be an integer from 0 to 4294967295"))
+    }
+
+    fn recover(&self) -> Result<Option<StreamPosition<'a>>, Refusal> {
+        let Some((at, node)) = self.value(Field::Recover) else { return Ok(None) };
+        let bad =
+            || Refusal::bad("`recover` must be an object with `epoch` (a string) and `offset` (an integer)");
+        if !matches!(node, Node::Object { .. }) {
+            return Err(bad());
+        }
+        let (mut epoch, mut offset) = (None, None);
+        for (key, at) in Members::of(self.nodes, at) {
+            match (key, self.nodes.get(at)) {
+                ("epoch", Some(Node::String(text))) if epoch.is_none() && text.len() <= EPOCH_BYTES_MAX => {
+                    epoch = Some(*text);
+                }
+                ("offset", Some(node)) if offset.is_none() => offset = Some(unsigned(*node).ok_or_else(bad)?),
+                ("epoch" | "offset", _) => return Err(bad()),
+                _ => {}
+            }
+        }
+        match (epoch, offset) {
+            (Some(epoch), Some(offset)) => Ok(Some(StreamPosition { epoch, offset })),
+            _ => Err(bad()),
+        }
+    }
+}
+
+fn unsigned(node: Node<'_>) -> Option<u64> {
+    match node {
+        Node::Static(StaticNode::U64(number)) => Some(number),
+        Node::Static(StaticNode::I64(number)) => u64::try_from(number).ok(),
+        _ => None,
+    }
+}
+
+fn unknown_type(kind: &str) -> Refusal {
+    // A long one would be a way to have the gateway send what a client wrote, larger.
+    let shown: String = kind.chars().take(32).collect();
+    let known = "ping, pong, join, leave, message, presence, history, auth";
+    Refusal::new(ErrorCode::UnknownType, format!("`type` {shown:?} is not known: send one of {known}"))
+}
+
+/// A key that the message has more than once. Only for messages with unknown fields: it allocates.
+fn repeated_key<'a>(nodes: &[Node<'a>]) -> Option<&'a str> {
+    let mut keys: Vec<&str> = Members::of(nodes, 0).map(|(key, _)| key).collect();
+    keys.sort_unstable();
+    keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+/// The members of one object on a tape: each key, and where its value is.
+struct Members<'t, 'a> {
+    nodes: &'t [Node<'a>],
+    left: usize,
+    at: usize,
+}
+
+impl<'t, 'a> Members<'t, 'a> {
+    fn of(nodes: &'t [Node<'a>], object: usize) -> Self {
+        let left = if let Some(Node::Object { len, .. }) = nodes.get(object) { *len } else { 0 };
+        Self { nodes, left, at: object + 1 }
+    }
+}
+
+impl<'a> Iterator for Members<'_, 'a> {
+    type Item = (&'a str, usize);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let Some(Node::String(key)) = self.nodes.get(self.at) else { return None };
+        let value = self.at + 1;
+        let inside = match self.nodes.get(value)? {
+            Node::Object { count, .. } | Node::Array { count, .. } => *count,
+            _ => 0,
+        };
+        self.at = value + 1 + inside;
+        Some((key, value))
+    }
+}

@@ -1,0 +1,189 @@
+//! Builds each part from the configuration and joins them; the only place that knows all parts.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admin::{self, AdminHandle, Readiness};
+use crate::auth::Verifier;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::id::ShardIndex;
+use crate::inbox::{Command, Gate, Inbox, Outlet};
+use crate::listener::Listener;
+use crate::metrics::{HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics};
+use crate::shard::{self, Clock, Parts};
+use crate::{auth, drain, http, inbox};
+
+/// What clients may take beyond the drain window to end their side.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the gateway could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address for clients.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// As configured.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The address for operators.
+    #[error(transparent)]
+    Admin(#[from] admin::StartError),
+    /// A key or secret that cannot be used.
+    #[error("auth: {0}")]
+    Auth(#[from] auth::KeyError),
+    /// A shard.
+    #[error(transparent)]
+    Shard(#[from] shard::SpawnError),
+    /// The control thread.
+    #[error("cannot start: {0}")]
+    Start(#[source] io::Error),
+}
+
+/// Runs the gateway until it is told to stop by SIGTERM or SIGINT, and drains it. A second signal ends it at once.
+///
+/// # Errors
+///
+/// [`Error`] when something cannot be started; nothing runs then.
+pub fn run(config: Config) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
+    let result = runtime.block_on(serve(config));
+    // A shard that does not end must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: Config) -> Result<(), Error> {
+    let mut signals = Signals::new().map_err(Error::Start)?;
+    let recorder = Recorder::new();
+    let metrics = ServerMetrics::new(&recorder);
+    let (signal, watch) = drain::pair();
+    let listener = bind(config.listen)?;
+    let (outlets, inboxes): (Vec<Outlet>, Vec<Inbox>) = (0..config.shards)
+        .map(|_| Inbox::pair(inbox::Limits { bytes: config.hub.inbox_bytes, ..inbox::Limits::default() }))
+        .unzip();
+    let hub = Hub::new(outlets.clone(), config.hub.clone());
+    let verifier = Verifier::new(config.auth.clone())?;
+    let http = http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder));
+    let shards = start_shards(&config, inboxes, &hub, &Arc::new(http), &recorder)?;
+    let ready = Readiness::default();
+    let admin = start_admin(&config, &recorder, &ready, &hub)?;
+    announce(listener.local_addr().map_err(Error::Start)?, admin.addr()).map_err(Error::Start)?;
+
+    let accepting = ListenerMetrics::new(&recorder);
+    accepting.limit.set(f64::from(u32::try_from(config.listener.connections).unwrap_or(u32::MAX)));
+    let accept = listener.run(Gate::new(config.listener.connections), outlets.clone(), watch, accepting);
+    tokio::pin!(accept);
+    tokio::select! {
+        ended = &mut accept => return ended.map_err(Error::Start),
+        () = signals.next() => {}
+    }
+    tracing::info!(window = ?config.drain_window, "draining: closing all connections");
+    ready.block("draining");
+    metrics.draining.set(1.0);
+    signal.drain();
+    for outlet in &outlets {
+        // A drain is never refused: only what carries messages is bounded.
+        let _ = outlet.push(Command::Drain { window: config.drain_window });
+    }
+    let patience = config.drain_window + DRAIN_GRACE;
+    tokio::select! {
+        _ = &mut accept => {}
+        () = ended(shards) => tracing::info!("drained"),
+        () = tokio::time::sleep(patience) => tracing::warn!("some connections did not end in time"),
+        () = signals.next() => tracing::warn!("stopped by a second signal"),
+    }
+    admin.stop();
+    Ok(())
+}
+
+fn bind(addr: SocketAddr) -> Result<Listener, Error> {
+    Listener::bind(addr).map_err(|source| Error::Listen { addr, source })
+}
+
+fn start_shards(
+    config: &Config,
+    inboxes: Vec<Inbox>,
+    hub: &Arc<Hub>,
+    http: &Arc<http::Shared>,
+    recorder: &Recorder,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let options = Arc::new(config.shard.clone());
+    let clock = Clock::start();
+    let mut threads = Vec::with_capacity(inboxes.len());
+    for (number, inbox) in inboxes.into_iter().enumerate() {
+        threads.push(shard::spawn(Parts {
+            index: ShardIndex(u16::try_from(number).expect("the configuration bounds the shards")),
+            options: Arc::clone(&options),
+            inbox,
+            hub: Arc::clone(hub),
+            http: Arc::clone(http),
+            metrics: ShardMetrics::new(recorder, number),
+            clock,
+        })?);
+    }
+    Ok(threads)
+}
+
+fn start_admin(
+    config: &Config,
+    recorder: &Recorder,
+    ready: &Readiness,
+    hub: &Arc<Hub>,
+) -> Result<AdminHandle, Error> {
+    let metrics = HubMetrics::new(recorder);
+    let hub = Arc::clone(hub);
+    let mut state = admin::State::new(recorder.clone(), ready.clone());
+    state.refresh = Arc::new(move || {
+        metrics.rooms.set(gauge(hub.rooms()));
+        metrics.users.set(gauge(hub.users()));
+    });
+    Ok(admin::start(config.admin_listen, state)?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+fn gauge(count: usize) -> f64 {
+    count as f64
+}
+
+/// Tells scripts where to connect, before the first connection is accepted.
+fn announce(public: SocketAddr, admin: SocketAddr) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening public ws://{public}/ws")?;
+    writeln!(out, "listening admin http://{admin}")?;
+    out.flush()
+}
+
+/// Waits until every shard's thread has ended.
+async fn ended(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        // A thread that panicked has ended as well; the panic was reported where it happened.
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

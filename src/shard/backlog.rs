@@ -1,0 +1,367 @@
+//! What one slow member has waiting: slices of the buffers that it shares with everybody else.
+//!
+//! Only a client whose socket would block has a backlog; all others are written to directly. There are two
+//! lanes: control frames and replies overtake bulk messages, but never a frame that is partly on the wire.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+use crate::ws;
+
+/// Which of the two lanes of a backlog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Control frames, replies, advice and close: ahead of all bulk.
+    Control,
+    /// What rooms and users say.
+    Bulk,
+}
+
+/// The bytes waiting for one client would be more than its limit: it is a slow consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the outbound queue is full")]
+pub struct Overflow;
+
+/// What waits to be written to one socket, in the order torn, control, bulk.
+///
+/// Invariants: `torn` is the rest of the one frame that is partly written, or empty; each slice in a lane is not
+/// empty, and begins and ends on a frame border; `bytes` is the sum of all three, `control_bytes` of the second.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    torn: Bytes,
+    control: VecDeque<Bytes>,
+    bulk: VecDeque<Bytes>,
+    bytes: usize,
+    control_bytes: usize,
+}
+
+impl Backlog {
+    /// A backlog with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The backlog of a client whose socket took only `written` bytes of `frames`.
+    ///
+    /// The rest of the frame that was cut is torn, whole frames behind it wait in `lane`. This is not held
+    /// against the limit (it is one batch at most, and the frame that was begun must be ended before a Close can
+    /// be said); the next push is.
+    pub fn for_partial_write(lane: Lane, mut frames: Bytes, written: usize) -> Self {
+        let torn = tear(&mut frames, written);
+        let mut backlog = Self { bytes: torn.len(), torn, ..Self::default() };
+        backlog.append(lane, frames);
+        backlog
+    }
+
+    /// Appends whole frames to the bulk lane.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] when more than `limit` bytes would be held; the backlog is then as before, and the caller
+    /// disconnects the client as a slow consumer.
+    pub fn push_bulk(&mut self, frames: Bytes, limit: usize) -> Result<(), Overflow> {
+        self.push(Lane::Bulk, frames, limit)
+    }
+
+    /// Appends whole frames to the control lane.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Backlog::push_bulk`].
+    pub fn push_control(&mut self, frames: Bytes, limit: usize) -> Result<(), Overflow> {
+        self.push(Lane::Control, frames, limit)
+    }
+
+    /// Makes `frame` (a Close) the last thing to be written: bulk is discarded, replies still precede it.
+    ///
+    /// A Close has room above every limit, as a full backlog is what it may have to tell of.
+    pub fn close(&mut self, frame: Bytes) {
+        self.discard_bulk();
+        self.append(Lane::Control, frame);
+    }
+
+    /// Drops all bulk; what is partly written stays, or the peer could not read what follows.
+    pub fn discard_bulk(&mut self) {
+        self.bytes -= self.bulk.iter().map(Bytes::len).sum::<usize>();
+        self.bulk = VecDeque::new();
+    }
+
+    /// Fills `slices` from the front with what is to be written next, and returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let torn = Some(&self.torn).filter(|torn| !torn.is_empty());
+        let waiting = torn.into_iter().chain(&self.control).chain(&self.bulk);
+        slices.iter_mut().zip(waiting).map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count()
+    }
+
+    /// Takes away the first `written` bytes, as the socket has them.
+    ///
+    /// `written` is at most what [`Backlog::slices`] gave.
+    pub fn advance(&mut self, written: usize) {
+        debug_assert!(written <= self.bytes, "a socket cannot take more than there is");
+        self.bytes -= written;
+        let from_torn = written.min(self.torn.len());
+        self.torn.advance(from_torn);
+        let mut left = written - from_torn;
+        while left > 0 {
+            let is_control = !self.control.is_empty();
+            let lane = if is_control { &mut self.control } else { &mut self.bulk };
+            let Some(front) = lane.front_mut() else { return };
+            let before = front.len();
+            if left < front.len() {
+                self.torn = tear(front, left);
+                left = 0;
+            } else {
+                left -= front.len();
+                front.clear();
+            }
+            self.control_bytes -= if is_control { before - front.len() } else { 0 };
+            if front.is_empty() {
+                lane.pop_front();
+            }
+        }
+    }
+
+    /// How many bytes wait to be written.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many of them are whole frames of the control lane.
+    pub fn control_bytes(&self) -> usize {
+        self.control_bytes
+    }
+
+    /// Whether nothing waits, so that the backlog can be dropped and the client be written to directly again.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn push(&mut self, lane: Lane, frames: Bytes, limit: usize) -> Result<(), Overflow> {
+        // The place in the queue counts as well, or a flood of 2-byte pongs would hold many times the limit.
+        let places = (self.control.len() + self.bulk.len() + 1) * size_of::<Bytes>();
+        if self.bytes + frames.len() + places > limit {
+            return Err(Overflow);
+        }
+        self.append(lane, frames);
+        Ok(())
+    }
+
+    fn append(&mut self, lane: Lane, frames: Bytes) {
+        self.bytes += frames.len();
+        if frames.is_empty() {
+            return;
+        }
+        match lane {
+            Lane::Control => {
+                self.control_bytes += frames.len();
+                self.control.push_back(frames);
+            }
+            Lane::Bulk => self.bulk.push_back(frames),
+        }
+    }
+}
+
+/// Takes from `frames` the `written` bytes and what is left of the frame that they end in, and returns that rest.
+fn tear(frames: &mut Bytes, written: usize) -> Bytes {
+    let mut border = 0;
+    while border < written {
+        let Some(frame_bytes) = ws::frame_end(&frames[border..]) else {
+            debug_assert!(false, "a slice ends on a frame border");
+            border = frames.len();
+            break;
+        };
+        border += frame_bytes;
+    }
+    let mut torn = frames.split_to(border);
+    torn.advance(written);
+    torn
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ws::encode_text;
+
+    const NO_LIMIT: usize = usize::MAX;
+
+    #[test]
+    fn a_write_cut_at_every_place_leaves_the_rest_and_lets_control_in_only_between_frames() {
+        let batch = frames(&["one", "", "three"]);
+        let pong = frames(&["pong"]);
+        let borders = [5, 7, 14];
+        for written in 0..batch.len() {
+            let mut backlog = Backlog::for_partial_write(Lane::Bulk, batch.clone(), written);
+            backlog.push_control(pong.clone(), NO_LIMIT).unwrap();
+
+            let border = if written == 0 { 0 } else { *borders.iter().find(|end| **end >= written).unwrap() };
+            let expected = [&batch[written..border], &pong, &batch[border..]].concat();
+            assert_eq!(rest(&backlog), expected, "cut at {written}");
+            assert_eq!(backlog.bytes(), expected.len());
+        }
+    }
+
+    #[test]
+    fn replies_that_were_cut_stay_ahead_of_later_replies() {
+        let replies = frames(&["first", "second"]);
+        let mut backlog = Backlog::for_partial_write(Lane::Control, replies.clone(), 1);
+
+        backlog.push_control(frames(&["third"]), NO_LIMIT).unwrap();
+
+        assert_eq!(rest(&backlog), [&replies[1..], &frames(&["third"])].concat());
+    }
+
+    #[test]
+    fn a_complete_write_leaves_nothing() {
+        let batch = frames(&["one", "two"]);
+        let bytes = batch.len();
+
+        let backlog = Backlog::for_partial_write(Lane::Bulk, batch, bytes);
+
+        assert!(backlog.is_empty());
+        assert_eq!(backlog.slices(&mut [IoSlice::new(&[])]), 0);
+    }
+
+    #[test]
+    fn refuses_what_passes_the_limit_and_is_then_as_before() {
+        let mut backlog = Backlog::new();
+        let batch = frames(&["one"]);
+        let limit = 2 * (batch.len() + size_of::<Bytes>());
+        backlog.push_bulk(batch.clone(), limit).unwrap();
+        backlog.push_control(batch.clone(), limit).unwrap();
+
+        assert_eq!(backlog.push_control(frames(&[""]), limit), Err(Overflow));
+        assert_eq!(backlog.push_bulk(frames(&[""]), limit), Err(Overflow));
+
+        assert_eq!(backlog.bytes(), 2 * batch.len());
+    }
+
+    #[test]
+    fn two_byte_frames_cannot_hold_many_times_the_limit() {
+        let mut backlog = Backlog::new();
+        let pushed =
+            (0..100_000).take_while(|_| backlog.push_control(frames(&[""]), 64 << 10).is_ok()).count();
+
+        assert!(pushed * size_of::<Bytes>() <= 64 << 10);
+    }
+
+    #[test]
+    fn a_close_ends_the_cut_frame_and_the_replies_but_drops_the_bulk() {
+        let batch = frames(&["one", "two"]);
+        let mut backlog = Backlog::for_partial_write(Lane::Bulk, batch.clone(), 1);
+        backlog.push_control(frames(&["ack"]), NO_LIMIT).unwrap();
+
+        backlog.close(frames(&["bye"]));
+
+        let expected = [&batch[1..5], &frames(&["ack"]), &frames(&["bye"])].concat();
+        assert_eq!(rest(&backlog), expected);
+        assert_eq!(backlog.bytes(), expected.len());
+    }
+
+    #[test]
+    fn gives_no_more_slices_than_there_is_room_for() {
+        let mut backlog = Backlog::new();
+        (0..10).for_each(|_| backlog.push_bulk(frames(&["one"]), NO_LIMIT).unwrap());
+
+        assert_eq!(backlog.slices(&mut [IoSlice::new(&[]); 4]), 4);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Bulk(Vec<usize>),
+        Control(Vec<usize>),
+        Write(usize),
+        Discard,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let lengths = || prop::collection::vec(prop_oneof![0_usize..5, 120_usize..130], 0..4);
+        prop_oneof![
+            3 => lengths().prop_map(Step::Bulk),
+            3 => lengths().prop_map(Step::Control),
+            6 => (0_usize..300).prop_map(Step::Write),
+            1 => Just(Step::Discard),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_wire_carries_whole_frames_and_each_lane_in_its_order(steps in prop::collection::vec(step(), 1..60)) {
+            let (mut backlog, mut wire, mut pushed) = (Backlog::new(), Vec::new(), 0_u32);
+            let mut batch = |lane: char, lengths: Vec<usize>| {
+                let texts: Vec<_> = lengths.into_iter().map(|length| {
+                    pushed += 1;
+                    format!("{lane}{pushed}:{}", "x".repeat(length))
+                }).collect();
+                frames(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+            };
+            let (mut discarded, mut pushed_bytes) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Bulk(lengths) => {
+                        let batch = batch('b', lengths);
+                        pushed_bytes += batch.len();
+                        backlog.push_bulk(batch, NO_LIMIT).unwrap();
+                    }
+                    Step::Control(lengths) => {
+                        let batch = batch('c', lengths);
+                        pushed_bytes += batch.len();
+                        backlog.push_control(batch, NO_LIMIT).unwrap();
+                    }
+                    Step::Write(bytes) => write(&mut backlog, bytes, &mut wire),
+                    Step::Discard => {
+                        let before = backlog.bytes();
+                        backlog.discard_bulk();
+                        discarded += before - backlog.bytes();
+                    }
+                }
+                prop_assert_eq!(rest(&backlog).len(), backlog.bytes());
+                prop_assert_eq!(backlog.control.iter().map(Bytes::len).sum::<usize>(), backlog.control_bytes());
+            }
+            write(&mut backlog, usize::MAX, &mut wire);
+            prop_assert!(backlog.is_empty());
+            prop_assert_eq!(wire.len() + discarded, pushed_bytes);
+            let numbers = |lane| numbers(&wire, lane).is_sorted();
+            prop_assert!(numbers(b'b') && numbers(b'c'));
+        }
+    }
+
+    fn write(backlog: &mut Backlog, bytes: usize, wire: &mut Vec<u8>) {
+        let mut taken = rest(backlog);
+        taken.truncate(bytes);
+        backlog.advance(taken.len());
+        wire.extend(taken);
+    }
+
+    /// The numbers of the frames of one lane, as the peer reads them; panics when the frames do not line up.
+    fn numbers(mut wire: &[u8], lane: u8) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        while !wire.is_empty() {
+            let (frame, behind) = wire.split_at(ws::frame_end(wire).unwrap());
+            let payload = &frame[if frame[1] < 126 { 2 } else { 4 }..];
+            if payload[0] == lane {
+                let number = payload[1..].split(|byte| *byte == b':').next().unwrap();
+                numbers.push(str::from_utf8(number).unwrap().parse().unwrap());
+            }
+            wire = behind;
+        }
+        numbers
+    }
+
+    fn rest(backlog: &Backlog) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 256];
+        let count = backlog.slices(&mut slices);
+        slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    fn frames(texts: &[&str]) -> Bytes {
+        let mut frames = Vec::new();
+        for text in texts {
+            encode_text(&mut frames, text.as_bytes());
+        }
+        frames.into()
+    }
+}

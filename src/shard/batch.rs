@@ -1,0 +1,237 @@
+//! What is on its way to the members of a room: one buffer of frames that all of them share, and the parts of
+//! it for those that cannot.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::id::ClientKey;
+use crate::inbox::Publication;
+use crate::ws;
+
+use super::room::{Flags, Member};
+
+/// One publication in a batch: its frame ends at `end` and begins where the one before ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    offset: u64,
+    payload: usize,
+    end: usize,
+    exclude: Option<ClientKey>,
+}
+
+/// Nearly all batches hold one publication, and then cost no allocation.
+pub(super) type Marks = SmallVec<[Mark; 1]>;
+
+/// A batch that is being filled.
+#[derive(Debug)]
+pub(super) struct Open {
+    frames: Frames,
+    pub(super) marks: Marks,
+    pub(super) born: u64,
+}
+
+#[derive(Debug)]
+enum Frames {
+    /// The buffer of the publication itself, shared with the other shards.
+    One(Bytes),
+    Many(Vec<u8>),
+}
+
+impl From<Publication> for Open {
+    fn from(publication: Publication) -> Self {
+        let frame = publication.message.frame().clone();
+        let mut marks = Marks::new();
+        marks.push(mark(&publication, frame.len()));
+        Self { frames: Frames::One(frame), marks, born: publication.born }
+    }
+}
+
+impl Open {
+    /// Adds a publication of a higher offset.
+    pub(super) fn append(&mut self, publication: &Publication) {
+        let frame = publication.message.frame();
+        match &mut self.frames {
+            Frames::One(first) => self.frames = Frames::Many([&first[..], &frame[..]].concat()),
+            Frames::Many(frames) => frames.extend_from_slice(frame),
+        }
+        debug_assert!(self.marks.last().is_none_or(|last| last.offset < publication.offset), "offsets rise");
+        self.marks.push(mark(publication, self.bytes()));
+        self.born = self.born.min(publication.born);
+    }
+
+    /// The bytes of all frames.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.frames {
+            Frames::One(frame) => frame.len(),
+            Frames::Many(frames) => frames.len(),
+        }
+    }
+}
+
+/// A sealed batch on its way to the members.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) bytes: Bytes,
+    /// The first offset.
+    pub(super) first: u64,
+    pub(super) marks: Marks,
+    pub(super) born: u64,
+    pub(super) recipients: usize,
+    /// The whole batch for [`Flags::NDJSON`] members, once the first of them has been met.
+    ndjson: Option<Part>,
+}
+
+/// What one member gets of a batch.
+#[derive(Clone, Debug)]
+pub(super) enum Part {
+    Nothing,
+    All,
+    Own { bytes: Bytes, publications: usize },
+}
+
+impl From<Open> for Flight {
+    fn from(open: Open) -> Self {
+        let bytes = match open.frames {
+            Frames::One(frame) => frame,
+            // Boxed, as a backlog that holds a slice holds the spare capacity with it, and counts only the slice.
+            Frames::Many(frames) => Bytes::from(frames.into_boxed_slice()),
+        };
+        let first = open.marks.first().map_or(0, |mark| mark.offset);
+        Self { bytes, first, marks: open.marks, born: open.born, recipients: 0, ndjson: None }
+    }
+}
+
+impl Flight {
+    /// What a member gets that is not simply given all.
+    #[cold]
+    pub(super) fn part_for(&mut self, member: Member) -> Part {
+        let start = self.marks.partition_point(|mark| mark.offset <= member.after);
+        let rest = &self.marks[start..];
+        let is_excluded = |mark: &Mark| mark.exclude == Some(member.client);
+        let is_personal = member.flags.has(Flags::PERSONAL);
+        let excluded = if is_personal { rest.iter().filter(|mark| is_excluded(mark)).count() } else { 0 };
+        let publications = rest.len() - excluded;
+        let is_whole = publications == self.marks.len();
+        if publications == 0 {
+            Part::Nothing
+        } else if member.flags.has(Flags::NDJSON) && publications > 1 {
+            if !is_whole {
+                return Part::Own { bytes: self.join(start, |mark| !is_excluded(mark)), publications };
+            }
+            if self.ndjson.is_none() {
+                self.ndjson = Some(Part::Own { bytes: self.join(0, |_| true), publications });
+            }
+            self.ndjson.clone().unwrap_or(Part::All)
+        } else if is_whole {
+            Part::All
+        } else if excluded == 0 {
+            Part::Own { bytes: self.bytes.slice(self.begin(start)..), publications }
+        } else {
+            let mut bytes = Vec::with_capacity(self.bytes.len() - self.begin(start));
+            for index in (start..self.marks.len()).filter(|index| !is_excluded(&self.marks[*index])) {
+                bytes.extend_from_slice(&self.bytes[self.begin(index)..self.marks[index].end]);
+            }
+            Part::Own { bytes: bytes.into(), publications }
+        }
+    }
+
+    /// The wanted messages from `start` on, joined by line feeds into as few frames as the limit allows.
+    fn join(&self, start: usize, is_wanted: impl Fn(&Mark) -> bool) -> Bytes {
+        let mut frames = Vec::with_capacity(self.bytes.len() - self.begin(start));
+        let mut lines = Vec::new();
+        for mark in self.marks[start..].iter().filter(|mark| is_wanted(mark)) {
+            let line = &self.bytes[mark.payload..mark.end];
+            if !lines.is_empty() && lines.len() + 1 + line.len() > NDJSON_FRAME_BYTES_MAX {
+                ws::encode_text(&mut frames, &lines);
+                lines.clear();
+            }
+            if !lines.is_empty() {
+                lines.push(b'\n');
+            }
+            lines.extend_from_slice(line);
+        }
+        ws::encode_text(&mut frames, &lines);
+        frames.into()
+    }
+
+    /// Where the frame of publication `index` begins.
+    fn begin(&self, index: usize) -> usize {
+        index.checked_sub(1).map_or(0, |before| self.marks[before].end)
+    }
+}
+
+fn mark(publication: &Publication, end: usize) -> Mark {
+    let payload = end - publication.message.payload().len();
+    Mark { offset: publication.offset, payload, end, exclude: publication.exclude }
+}
+
+/// A bound on the joined message that a client must take in one piece; a single message may be longer.
+const NDJSON_FRAME_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::super::room::Room;
+    use super::super::room::tests::{append, append_text, clients, payloads, room_of, serve, step};
+    use super::*;
+    use crate::ws::PreparedMessage;
+
+    #[test]
+    fn a_single_publication_goes_out_in_its_own_buffer() {
+        let (mut room, [_]) = room_of(Flags::NDJSON);
+        let frame = append(&mut room, 1, None);
+
+        assert_eq!(serve(&mut room)[0].1.as_ptr(), frame.as_ptr());
+    }
+
+    #[test]
+    fn a_member_is_given_only_what_is_after_its_offset() {
+        let mut room = Room::new(1 << 20);
+        let [all, some, none] = clients();
+        for (client, after) in [(all, 0), (some, 2), (none, 3)] {
+            room.join(client, after, Flags::PLAIN);
+        }
+        (1..=3).for_each(|offset| _ = append(&mut room, offset, None));
+
+        assert_eq!(step(&mut room), Some((all, vec![1, 2, 3])));
+        assert_eq!(step(&mut room), Some((some, vec![3])));
+        assert_eq!(step(&mut room), None);
+    }
+
+    #[test]
+    fn an_excluded_member_is_given_all_but_its_own() {
+        let (mut room, [own, other]) = room_of(Flags::PLAIN);
+        room.set_personal(0);
+        append(&mut room, 1, Some(own));
+        assert_eq!(step(&mut room), Some((other, vec![1])));
+        assert_eq!(step(&mut room), None);
+
+        (2..=4).for_each(|offset| _ = append(&mut room, offset, Some(own).filter(|_| offset == 3)));
+
+        assert_eq!(step(&mut room), Some((own, vec![2, 4])));
+        assert_eq!(step(&mut room), Some((other, vec![2, 3, 4])));
+    }
+
+    #[test]
+    fn ndjson_members_share_one_frame_of_lines() {
+        let (mut room, [_, _]) = room_of(Flags::NDJSON);
+        (1..=3).for_each(|offset| _ = append(&mut room, offset, None));
+
+        let served = serve(&mut room);
+
+        assert_eq!(served[0].1, PreparedMessage::text(b"1\n2\n3").frame());
+        assert_eq!(served[0].1.as_ptr(), served[1].1.as_ptr());
+    }
+
+    #[test]
+    fn ndjson_frames_are_bounded_but_for_a_single_message() {
+        let mut room = Room::new(1 << 20);
+        let [client] = clients();
+        room.join(client, 0, Flags::NDJSON);
+        let texts = [30_000, 30_000, 30_000, 70_000, 5].map(|length| "x".repeat(length));
+        (1..).zip(&texts).for_each(|(offset, text)| _ = append_text(&mut room, offset, text));
+
+        let frames: Vec<_> = payloads(&serve(&mut room)[0].1).iter().map(Vec::len).collect();
+
+        assert_eq!(frames, [60_001, 30_000, 70_000, 5]);
+    }
+}

@@ -1,0 +1,112 @@
+//! One client's entry in the slab of its shard, and when it must be looked at next.
+
+use smallvec::SmallVec;
+
+use crate::http::Endpoint;
+use crate::id::RoomKey;
+use crate::inbox::Permit;
+use crate::session::Session;
+use crate::ws::Decoder;
+
+use super::Heartbeat;
+use super::backlog::Backlog;
+use super::wheel::tick_at_or_after as ticks;
+
+/// A client's place in one room of its shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Membership {
+    pub(super) room: RoomKey,
+    /// Index into the room's members.
+    pub(super) index: u32,
+}
+
+/// Where a client is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// Close is queued or sent: nothing more is said or heard, the slot waits for the peer's end of stream.
+    Leaving {
+        until: u32,
+    },
+}
+
+/// Input that had to wait because a room took no more.
+pub(super) struct Held {
+    /// When it was read, in nanoseconds of the gateway's clock.
+    pub(super) born: u64,
+    /// The message that was refused.
+    pub(super) message: Vec<u8>,
+    /// What had been read behind it.
+    pub(super) rest: Vec<u8>,
+}
+
+/// One client of a shard. All times are ticks of the shard's wheel.
+pub(super) struct Client {
+    pub(super) session: Session,
+    pub(super) decoder: Decoder,
+    /// Exists only while the socket takes less than there is to send.
+    pub(super) backlog: Option<Box<Backlog>>,
+    pub(super) held: Option<Box<Held>>,
+    /// The first is the room of everyone.
+    pub(super) memberships: SmallVec<[Membership; 2]>,
+    pub(super) stage: Stage,
+    pub(super) endpoint: Endpoint,
+    pub(super) heard_at: u32,
+    pub(super) ping_at: u32,
+    /// Since when the socket has not taken a byte although there is a backlog.
+    pub(super) blocked_at: u32,
+    /// When the token runs out; `u32::MAX` for never.
+    pub(super) expires_at: u32,
+    /// The earliest entry of this client in the wheel; later ones are stale.
+    pub(super) wheel_at: u32,
+    pub(super) _permit: Permit,
+}
+
+/// What a client's deadline asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+    Silent,
+    Blocked,
+    Expired,
+    /// The peer had its time to end the stream.
+    Gone,
+}
+
+impl Client {
+    pub(super) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// The tick at which [`Client::due`] has something to say at the latest.
+    pub(super) fn deadline(&self, heartbeat: &Heartbeat) -> u32 {
+        if let Stage::Leaving { until } = self.stage {
+            return until;
+        }
+        let silent = self.heard_at.saturating_add(ticks(heartbeat.timeout));
+        let blocked = match self.backlog {
+            Some(_) => self.blocked_at.saturating_add(ticks(heartbeat.write)),
+            None => u32::MAX,
+        };
+        self.ping_at.min(silent).min(blocked).min(self.expires_at)
+    }
+
+    /// What is due at `now`; the most serious first.
+    pub(super) fn due(&self, now: u32, heartbeat: &Heartbeat) -> Due {
+        if let Stage::Leaving { until } = self.stage {
+            return if until <= now { Due::Gone } else { Due::Nothing };
+        }
+        if self.expires_at <= now {
+            Due::Expired
+        } else if self.backlog.is_some() && self.blocked_at.saturating_add(ticks(heartbeat.write)) <= now {
+            Due::Blocked
+        } else if self.heard_at.saturating_add(ticks(heartbeat.timeout)) <= now {
+            Due::Silent
+        } else if self.ping_at <= now {
+            Due::Ping
+        } else {
+            Due::Nothing
+        }
+    }
+}

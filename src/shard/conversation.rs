@@ -1,0 +1,313 @@
+//! From a client's bytes to what is done about them: decode, parse, ask the session, act, answer.
+
+use crate::http::Endpoint;
+use crate::id::{ClientKey, NameRef, RoomId, RoomKey};
+use crate::metrics::{CloseReason, ReceivedType, SentType};
+use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
+use crate::session::Action;
+use crate::ws::{self, CloseCode, DecodeError, Event, MessageKind, PreparedMessage};
+
+use super::backlog::Lane;
+use super::client::Held;
+use super::state::{Core, LocalRoom, Notice, Shard};
+
+/// Whether a message was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    /// The next one can come.
+    Done,
+    /// A room took no more: the message is to be tried again.
+    Held,
+}
+
+/// What goes with a request besides what it asks.
+struct Asked<'a> {
+    mark: Option<Mark<'a>>,
+    /// What the session's own answer is, where it gave one.
+    reply: SentType,
+    /// When the request was read, in nanoseconds of the gateway's clock.
+    born: u64,
+}
+
+impl Shard {
+    /// Takes what a client's socket gave, at `born` nanoseconds. Replies are appended to `replies` as frames.
+    pub(super) fn receive(&mut self, key: ClientKey, input: &mut [u8], born: u64, replies: &mut Vec<u8>) {
+        let now = self.core.now();
+        let Some(client) = self.core.clients.get_mut(key) else { return };
+        client.heard_at = now;
+        let mut input = input;
+        loop {
+            let limit = self.core.options.message_bytes;
+            let Some(client) = self.core.clients.get_mut(key).filter(|client| client.is_open()) else {
+                return;
+            };
+            match client.decoder.decode(&mut input, limit) {
+                Ok(None) => return,
+                Ok(Some(Event::Message { kind, payload })) => {
+                    self.core.counts.payload_received += payload.len() as u64;
+                    if self.message(key, kind, &payload, born, replies) == Flow::Held {
+                        let message = payload.into_vec();
+                        return self.core.hold(key, Held { born, message, rest: input.to_vec() });
+                    }
+                }
+                Ok(Some(Event::Ping(payload))) => ws::encode_pong(replies, &payload),
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close(close))) => {
+                    let mut frame = Vec::new();
+                    ws::encode_close_reply(&mut frame, close.as_ref());
+                    return self.core.close_with(key, frame, CloseReason::Client);
+                }
+                Err(error) => {
+                    return self.core.close(key, error.close_code(), &error.to_string(), close_reason(error));
+                }
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        key: ClientKey,
+        kind: MessageKind,
+        payload: &[u8],
+        born: u64,
+        replies: &mut Vec<u8>,
+    ) -> Flow {
+        match (self.core.clients[key].endpoint, kind) {
+            (Endpoint::Echo, MessageKind::Text) => ws::encode_text(replies, payload),
+            (Endpoint::Echo, MessageKind::Binary) => ws::encode_binary(replies, payload),
+            (Endpoint::Ws, MessageKind::Binary) => {
+                let text = "binary messages are not understood: send JSON in text";
+                self.core.close(key, CloseCode::Unsupported, text, CloseReason::InvalidPayload);
+            }
+            (Endpoint::Ws, MessageKind::Text) => return self.request(key, payload, born, replies),
+        }
+        Flow::Done
+    }
+
+    fn request(&mut self, key: ClientKey, payload: &[u8], born: u64, replies: &mut Vec<u8>) -> Flow {
+        let Self { parser, core } = self;
+        let parsed = parser.parse(payload);
+        let client = &mut core.clients[key];
+        // The first membership is that of everyone.
+        let joined = client.memberships.len() - 1;
+        core.json.clear();
+        let limits = &core.options.session;
+        let action = client.session.handle(&parsed, limits, joined, core.timestamp, &mut core.json);
+        let kind = received_type(&parsed.request);
+        let reply = if kind == ReceivedType::Ping { SentType::Pong } else { SentType::Error };
+        let flow = core.perform(key, action, &Asked { mark: parsed.mark, reply, born }, replies);
+        if flow == Flow::Done {
+            core.counts.received.add(kind, 1);
+        }
+        flow
+    }
+
+    /// Tries again what rooms have refused. What they refuse again waits on, in the same order.
+    pub(super) fn retry_held(&mut self, replies: &mut Vec<u8>) -> Option<ClientKey> {
+        let key = self.core.held.pop_front()?;
+        let held = self.core.clients.get_mut(key).and_then(|client| client.held.take())?;
+        let Held { born, message, mut rest } = *held;
+        if self.message(key, MessageKind::Text, &message, born, replies) == Flow::Held {
+            self.core.hold(key, Held { born, message, rest });
+            return None;
+        }
+        self.receive(key, &mut rest, born, replies);
+        Some(key)
+    }
+}
+
+impl Core {
+    fn hold(&mut self, key: ClientKey, held: Held) {
+        if let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) {
+            self.counts.held += 1;
+            client.held = Some(Box::new(held));
+            self.held.push_back(key);
+        }
+    }
+
+    fn perform(
+        &mut self,
+        key: ClientKey,
+        action: Action<'_>,
+        asked: &Asked<'_>,
+        replies: &mut Vec<u8>,
+    ) -> Flow {
+        match action {
+            Action::None => {}
+            Action::Reply => self.reply(asked.reply, replies),
+            Action::Join { mark, room, .. } => self.join(key, room, mark, replies),
+            Action::Leave { mark, room } => self.leave(key, room, mark, replies),
+            Action::PublishRoom { mark, room, message, echo } => {
+                if let Some(room) = self.membership(key, room) {
+                    return self.publish(key, room, (&message, echo), asked, replies);
+                }
+                let text = "`room_id` names a room that this connection has not joined: send a join first";
+                self.refuse(mark, ErrorCode::NotAMember, text, replies);
+            }
+            Action::PublishEveryone { message, echo, .. } => {
+                return self.publish(key, self.everyone, (&message, echo), asked, replies);
+            }
+            Action::PublishUser { to, message, .. } => {
+                return self.direct(key, to, &message, asked, replies);
+            }
+            Action::Close { code, reason } => {
+                self.reply(SentType::Error, replies);
+                self.close(key, code, reason, CloseReason::Policy);
+            }
+        }
+        Flow::Done
+    }
+
+    /// The room of this name on this shard, if the client is in it.
+    fn membership(&self, key: ClientKey, room: NameRef<'_>) -> Option<RoomKey> {
+        let room = *self.names.get(&room)?;
+        self.clients[key].memberships.iter().any(|membership| membership.room == room).then_some(room)
+    }
+
+    fn join(&mut self, key: ClientKey, room: NameRef<'_>, mark: Option<Mark<'_>>, replies: &mut Vec<u8>) {
+        let position = if let Some(joined) = self.membership(key, room) {
+            // Joining again changes nothing: the answer is where the client stands.
+            self.rooms[joined].hub.position()
+        } else {
+            let (joined, position) = self.open(room);
+            self.enter(key, joined, position.offset);
+            position
+        };
+        if let Some(mark) = mark {
+            let epoch = format!("{:016x}", position.epoch);
+            let ack = Ack::Joined { room, epoch: &epoch, offset: position.offset, recovered: false };
+            protocol::write_ack(mark, &ack, self.timestamp, &mut self.json);
+            self.reply_in_order(key, replies);
+        }
+    }
+
+    /// The room of this name on this shard, made when there is none, and its position.
+    fn open(&mut self, room: NameRef<'_>) -> (RoomKey, crate::hub::StreamPosition) {
+        if let Some(known) = self.names.get(&room) {
+            return (*known, self.rooms[*known].hub.position());
+        }
+        let id = RoomId::from(room);
+        let mut position = None;
+        let (hub, index, batch_bytes) = (&self.hub, self.index, self.options.batch_bytes);
+        let key = self.rooms.insert_with_key(|key| {
+            let (shared, at) = hub.join(&id, index, key);
+            position = Some(at);
+            LocalRoom::new(shared, batch_bytes)
+        });
+        self.names.insert(id, key);
+        (key, position.expect("set by the closure above"))
+    }
+
+    fn leave(&mut self, key: ClientKey, room: NameRef<'_>, mark: Option<Mark<'_>>, replies: &mut Vec<u8>) {
+        let Some(joined) = self.membership(key, room) else {
+            let text = "`room_id` names a room that this connection has not joined";
+            return self.refuse(mark, ErrorCode::NotAMember, text, replies);
+        };
+        self.exit(key, joined);
+        if let Some(mark) = mark {
+            protocol::write_ack(mark, &Ack::Left { room }, self.timestamp, &mut self.json);
+            self.reply_in_order(key, replies);
+        }
+    }
+
+    fn publish(
+        &mut self,
+        key: ClientKey,
+        room: RoomKey,
+        (message, echo): (&Message<'_>, bool),
+        asked: &Asked<'_>,
+        replies: &mut Vec<u8>,
+    ) -> Flow {
+        let prepared = self.prepare(key, message);
+        let exclude = (!echo).then_some((self.index, key));
+        if exclude.is_some() {
+            let membership = self.clients[key].memberships.iter().find(|membership| membership.room == room);
+            let index = membership.expect("the sender is a member").index;
+            self.rooms[room].room.set_personal(index);
+        }
+        let Ok(offset) = self.hub.publish(&self.rooms[room].hub, prepared, exclude, asked.born) else {
+            return Flow::Held;
+        };
+        self.counts.broadcasts += 1;
+        if let Some(mark) = asked.mark {
+            let ack = if room == self.everyone { Ack::Broadcast } else { Ack::Published { offset } };
+            self.acknowledge(mark, &ack, replies);
+        }
+        Flow::Done
+    }
+
+    fn direct(
+        &mut self,
+        key: ClientKey,
+        user: NameRef<'_>,
+        message: &Message<'_>,
+        asked: &Asked<'_>,
+        replies: &mut Vec<u8>,
+    ) -> Flow {
+        let prepared = self.prepare(key, message);
+        let Ok(delivered) = self.hub.direct(user, &prepared, asked.born) else { return Flow::Held };
+        if let Some(mark) = asked.mark {
+            self.acknowledge(mark, &Ack::Direct { delivered }, replies);
+        }
+        Flow::Done
+    }
+
+    /// Encodes a message once, for whoever it is for.
+    fn prepare(&mut self, key: ClientKey, message: &Message<'_>) -> PreparedMessage {
+        self.json.clear();
+        let from = self.clients[key].session.user().as_ref();
+        protocol::write_message(message, from, self.timestamp, &mut self.json);
+        PreparedMessage::text(&self.json)
+    }
+
+    fn acknowledge(&mut self, mark: Mark<'_>, ack: &Ack<'_>, replies: &mut Vec<u8>) {
+        self.json.clear();
+        protocol::write_ack(mark, ack, self.timestamp, &mut self.json);
+        self.reply(SentType::Ack, replies);
+    }
+
+    fn refuse(&mut self, mark: Option<Mark<'_>>, code: ErrorCode, text: &str, replies: &mut Vec<u8>) {
+        self.json.clear();
+        protocol::write_error(mark, code, text, self.timestamp, &mut self.json);
+        self.reply(SentType::Error, replies);
+    }
+
+    fn reply(&mut self, kind: SentType, replies: &mut Vec<u8>) {
+        self.counts.sent.add(kind, 1);
+        ws::encode_text(replies, &self.json);
+    }
+
+    /// Answers behind what waits for the client: nothing of a room may come after the answer to `leave`, and
+    /// nothing from before a `join` after the answer to it.
+    fn reply_in_order(&mut self, key: ClientKey, replies: &mut Vec<u8>) {
+        if self.has_backlog(key) {
+            self.counts.sent.add(SentType::Ack, 1);
+            let frames = PreparedMessage::text(&self.json).frame().clone();
+            self.notices.push_back(Notice { client: key, frames, lane: Lane::Bulk });
+        } else {
+            self.reply(SentType::Ack, replies);
+        }
+    }
+}
+
+fn close_reason(error: DecodeError) -> CloseReason {
+    match error.close_code() {
+        CloseCode::MessageTooBig => CloseReason::TooLarge,
+        CloseCode::InvalidPayload => CloseReason::InvalidPayload,
+        _ => CloseReason::ProtocolError,
+    }
+}
+
+fn received_type<E>(request: &Result<Request<'_>, E>) -> ReceivedType {
+    match request {
+        Ok(Request::Ping { .. }) => ReceivedType::Ping,
+        Ok(Request::Pong) => ReceivedType::Pong,
+        Ok(Request::Join { .. }) => ReceivedType::Join,
+        Ok(Request::Leave { .. }) => ReceivedType::Leave,
+        Ok(Request::Message { .. }) => ReceivedType::Message,
+        Ok(Request::Presence { .. }) => ReceivedType::Presence,
+        Ok(Request::History { .. }) => ReceivedType::History,
+        Ok(Request::Auth { .. }) => ReceivedType::Auth,
+        Err(_) => ReceivedType::Invalid,
+    }
+}

@@ -1,0 +1,469 @@
+//! The loop of a shard: poll, read what came, apply what others sent, write the batches, tick, reap.
+//!
+//! The sockets are registered with a poller of the shard's own, which itself stands in the reactor of the
+//! shard's tokio runtime. So no task belongs to an open connection, while handshakes, timers and the inbox stay
+//! ordinary futures.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use mio::{Events, Interest, Token};
+use slotmap::{Key, KeyData, SecondaryMap};
+use tokio::io::unix::AsyncFd;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::http;
+use crate::id::{ClientId, ClientKey};
+use crate::inbox::{Command, Inbox, Permit};
+use crate::metrics::{CloseReason, WriteResult};
+use crate::session::{Permissions, Session};
+use crate::transport::Transport;
+
+use super::Parts;
+use super::backlog::Lane;
+use super::report::Report;
+use super::state::{Newcomer, Notice, Shard};
+use super::wheel::TICK;
+
+/// What one read takes at most, and the size of the buffer that all connections of a shard share.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Readiness events taken in one turn.
+const EVENTS_PER_TURN: usize = 256;
+
+/// Reads in one turn, before deliveries have theirs.
+const READS_PER_TURN: usize = 256;
+
+/// Deliveries in one turn, before the sockets are polled again.
+const DELIVERIES_PER_TURN: usize = 256;
+
+/// Slices gathered into one write of a backlog.
+const SLICES_PER_WRITE: usize = 64;
+
+/// How soon input that a room refused is tried again.
+const HELD_RETRY: Duration = Duration::from_millis(1);
+
+/// The gateway's monotonic time, as nanoseconds since it started.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts at 0.
+    #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Nanoseconds since the start.
+    #[expect(clippy::cast_possible_truncation, reason = "584 years")]
+    pub fn now(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+
+    /// Seconds since the Unix epoch; the wall clock, which may step.
+    #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
+    pub fn unix() -> u64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe; a `mio::Poll` owns its descriptor until it is dropped"
+)]
+fn watch(poll: mio::Poll) -> io::Result<AsyncFd<mio::Poll>> {
+    AsyncFd::with_interest(poll, tokio::io::Interest::READABLE)
+}
+
+/// Why a shard could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a shard: {0}")]
+pub struct SpawnError(#[from] io::Error);
+
+/// Starts the thread of a shard. It ends when it has drained.
+///
+/// # Errors
+///
+/// [`SpawnError`] when the system gives no thread or poller; nothing runs then.
+pub fn spawn(parts: Parts) -> Result<JoinHandle<()>, SpawnError> {
+    let poll = mio::Poll::new()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = thread::Builder::new().name(format!("shard-{}", parts.index.0)).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            match Driver::new(parts, poll) {
+                Ok(driver) => driver.run().await,
+                Err(error) => tracing::error!(%error, "a shard's poller cannot be registered"),
+            }
+        });
+    })?;
+    Ok(handle)
+}
+
+type Handshake = (http::Outcome, ClientId, Permit);
+
+struct Driver {
+    shard: Shard,
+    sockets: SecondaryMap<ClientKey, Socket>,
+    poll: AsyncFd<mio::Poll>,
+    events: Events,
+    readable: VecDeque<ClientKey>,
+    inbox: Inbox,
+    commands: VecDeque<Command>,
+    handshakes: JoinSet<Handshake>,
+    http: Arc<http::Shared>,
+    scratch: Box<[u8]>,
+    replies: Vec<u8>,
+    clock: Clock,
+    report: Report,
+    /// Events may be left in the poller.
+    more_events: bool,
+}
+
+struct Socket {
+    transport: Transport,
+    /// In the queue of those to be read.
+    queued: bool,
+    /// The peer has ended its side, so that only reading to the end tells.
+    ended: bool,
+}
+
+enum Read {
+    /// The socket has no more.
+    Dry,
+    /// There may be more.
+    More,
+    /// The peer has ended the stream, or it broke.
+    End(CloseReason),
+}
+
+impl Driver {
+    fn new(parts: Parts, poll: mio::Poll) -> io::Result<Self> {
+        Ok(Self {
+            shard: Shard::new(parts.index, parts.options, parts.hub),
+            sockets: SecondaryMap::new(),
+            poll: watch(poll)?,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            readable: VecDeque::new(),
+            inbox: parts.inbox,
+            commands: VecDeque::new(),
+            handshakes: JoinSet::new(),
+            http: parts.http,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            replies: Vec::new(),
+            clock: parts.clock,
+            report: Report::new(parts.metrics),
+            more_events: true,
+        })
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.turn();
+            if self.has_work() {
+                self.report.publish_sometimes(&mut self.shard.core, self.sockets.len(), self.clock.now());
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.report.publish(&mut self.shard.core, self.sockets.len());
+            if self.shard.core.is_drained() {
+                return;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Sleeps until there is something to do. Every branch is safe to cancel.
+    async fn wait(&mut self) {
+        let sleep = self.sleep();
+        tokio::select! {
+            biased;
+            ready = self.poll.readable_mut() => if let Ok(mut ready) = ready {
+                // Cleared before the poller is emptied: what comes in between is a new edge.
+                ready.clear_ready();
+                self.more_events = true;
+            },
+            () = self.inbox.notified() => {}
+            Some(done) = self.handshakes.join_next() => self.finish_handshake(done),
+            () = tokio::time::sleep(sleep) => {}
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        if !self.shard.core.held.is_empty() {
+            return HELD_RETRY;
+        }
+        let Some(tick) = self.shard.core.next_tick() else { return Duration::from_secs(3600) };
+        let at = TICK * tick;
+        at.saturating_sub(Duration::from_nanos(self.clock.now()))
+    }
+
+    fn has_work(&self) -> bool {
+        self.more_events || !self.readable.is_empty() || self.shard.core.has_deliveries()
+    }
+
+    fn turn(&mut self) {
+        self.shard.core.tick(self.clock.now(), Clock::unix());
+        self.poll_sockets();
+        self.read();
+        self.retry_held();
+        self.apply();
+        while let Some(done) = self.handshakes.try_join_next() {
+            self.finish_handshake(done);
+        }
+        self.notices();
+        self.deliver();
+        self.reap();
+    }
+
+    fn poll_sockets(&mut self) {
+        if !self.more_events {
+            return;
+        }
+        if let Err(error) = self.poll.get_mut().poll(&mut self.events, Some(Duration::ZERO)) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                tracing::error!(%error, "polling the sockets failed");
+            }
+            return;
+        }
+        let mut count = 0;
+        let mut writable = Vec::new();
+        for event in &self.events {
+            count += 1;
+            let key = ClientKey::from(KeyData::from_ffi(event.token().0 as u64));
+            let Some(socket) = self.sockets.get_mut(key) else { continue };
+            socket.ended |= event.is_read_closed() || event.is_error();
+            if (event.is_readable() || socket.ended) && !socket.queued {
+                socket.queued = true;
+                self.readable.push_back(key);
+            }
+            if event.is_writable() && self.shard.core.has_backlog(key) {
+                writable.push(key);
+            }
+        }
+        self.more_events = count == EVENTS_PER_TURN;
+        for key in writable {
+            self.drain_backlog(key);
+        }
+    }
+
+    fn read(&mut self) {
+        for _ in 0..READS_PER_TURN.min(self.readable.len()) {
+            let Some(key) = self.readable.pop_front() else { break };
+            let Some(socket) = self.sockets.get_mut(key) else { continue };
+            socket.queued = false;
+            if self.shard.core.reads_are_paused(key) {
+                continue;
+            }
+            match self.read_once(key) {
+                Read::Dry => {}
+                Read::More => self.read_later(key),
+                Read::End(reason) => self.shard.core.lost(key, reason),
+            }
+        }
+    }
+
+    /// Tries input again that a room refused, and goes on reading from those whose input it took.
+    fn retry_held(&mut self) {
+        for _ in 0..self.shard.core.held.len() {
+            if let Some(key) = self.shard.retry_held(&mut self.replies) {
+                self.write_replies(key);
+                self.read_later(key);
+            }
+        }
+    }
+
+    fn read_later(&mut self, key: ClientKey) {
+        if let Some(socket) = self.sockets.get_mut(key)
+            && !socket.queued
+        {
+            socket.queued = true;
+            self.readable.push_back(key);
+        }
+    }
+
+    fn read_once(&mut self, key: ClientKey) -> Read {
+        let Some(socket) = self.sockets.get_mut(key) else { return Read::Dry };
+        match socket.transport.read(&mut self.scratch) {
+            Ok(0) => Read::End(CloseReason::Client),
+            Ok(count) => {
+                // A short read has emptied a stream socket, unless its end is what remains (epoll(7)).
+                let dry = count < self.scratch.len() && !socket.ended;
+                self.shard.core.counts.wire_received += count as u64;
+                let born = self.clock.now();
+                self.shard.receive(key, &mut self.scratch[..count], born, &mut self.replies);
+                self.write_replies(key);
+                if dry { Read::Dry } else { Read::More }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Dry,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::More,
+            Err(_) => Read::End(CloseReason::IoError),
+        }
+    }
+
+    fn write_replies(&mut self, key: ClientKey) {
+        if self.replies.is_empty() {
+            return;
+        }
+        if self.shard.core.has_backlog(key) {
+            let frames = Bytes::copy_from_slice(&self.replies);
+            self.shard.core.enqueue(key, frames, Lane::Control);
+        } else if let Some(socket) = self.sockets.get_mut(key) {
+            match self.report.wrote(socket.transport.write(&self.replies), self.replies.len()) {
+                WriteResult::Ok => {}
+                WriteResult::Error => self.shard.core.lost(key, CloseReason::IoError),
+                WriteResult::Partial | WriteResult::WouldBlock => {
+                    let frames = Bytes::copy_from_slice(&self.replies);
+                    self.shard.core.blocked(key, frames, self.report.taken, Lane::Control);
+                }
+            }
+        }
+        self.replies.clear();
+        // A burst of replies must not keep its memory for ever.
+        self.replies.shrink_to(SCRATCH_BYTES);
+    }
+
+    fn apply(&mut self) {
+        self.inbox.take_all(&mut self.commands);
+        while let Some(command) = self.commands.pop_front() {
+            match command {
+                Command::Accept { stream, permit, id, full, accepted_at } => {
+                    let shared = Arc::clone(&self.http);
+                    let refuse = full || self.shard.core.is_draining();
+                    self.start_handshake(Box::pin(async move {
+                        (http::handshake(stream, &shared, refuse, accepted_at).await, id, permit)
+                    }));
+                }
+                other => self.shard.core.apply(other),
+            }
+        }
+    }
+
+    /// Most requests are there when their connection is: those need no task, and leave no memory behind.
+    fn start_handshake(&mut self, mut handshake: Pin<Box<dyn Future<Output = Handshake>>>) {
+        match handshake.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            // The task polls again first, so that nothing depends on the waker that was not there.
+            Poll::Pending => drop(self.handshakes.spawn_local(handshake)),
+            Poll::Ready(done) => self.finish_handshake(Ok(done)),
+        }
+    }
+
+    fn finish_handshake(&mut self, done: Result<Handshake, tokio::task::JoinError>) {
+        let Ok((http::Outcome::Upgraded(upgraded), id, permit)) = done else { return };
+        let mut read_ahead = upgraded.read_ahead.to_vec();
+        let claims = upgraded.claims;
+        let expires_in = claims.expires_at.map(|at| at.saturating_sub(Clock::unix()));
+        let permissions = Permissions { rooms: claims.rooms, may_broadcast: claims.broadcast };
+        let permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
+        let session = Session::new(id, claims.user, permissions, upgraded.ndjson);
+        let newcomer = Newcomer { session, endpoint: upgraded.endpoint, expires_in, permit };
+        let Ok(mut transport) = Transport::plain(upgraded.stream) else { return };
+        let key = self.shard.core.admit(newcomer);
+        let token = Token(usize::try_from(key.data().as_ffi()).expect("a 64-bit system"));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.get_ref().registry().register(&mut transport, token, interest) {
+            tracing::error!(%error, "a socket cannot be registered");
+            self.shard.core.lost(key, CloseReason::Internal);
+            return;
+        }
+        self.sockets.insert(key, Socket { transport, queued: false, ended: false });
+        self.notices();
+        if !read_ahead.is_empty() {
+            let born = self.clock.now();
+            self.shard.receive(key, &mut read_ahead, born, &mut self.replies);
+            self.write_replies(key);
+        }
+        self.read_later(key);
+    }
+
+    /// Writes what is for single clients.
+    fn notices(&mut self) {
+        while let Some(Notice { client, frames, lane }) = self.shard.core.notices.pop_front() {
+            if self.shard.core.has_backlog(client) {
+                self.shard.core.enqueue(client, frames, lane);
+                continue;
+            }
+            let Some(socket) = self.sockets.get_mut(client) else { continue };
+            match self.report.wrote(socket.transport.write(&frames), frames.len()) {
+                WriteResult::Ok => {}
+                WriteResult::Error => self.shard.core.lost(client, CloseReason::IoError),
+                WriteResult::Partial | WriteResult::WouldBlock => {
+                    self.shard.core.blocked(client, frames, self.report.taken, lane);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        let mut budget = DELIVERIES_PER_TURN;
+        while let Some(delivery) = self.shard.core.next_delivery(&mut budget) {
+            let client = delivery.client;
+            let Some(socket) = self.sockets.get_mut(client) else { continue };
+            let bytes = self.shard.core.delivery_bytes();
+            match self.report.wrote(socket.transport.write(bytes), bytes.len()) {
+                WriteResult::Ok => {
+                    if let Some(born) = delivery.sample {
+                        self.report.delivered(self.clock.now().saturating_sub(born));
+                    }
+                }
+                WriteResult::Error => self.shard.core.lost(client, CloseReason::IoError),
+                WriteResult::Partial | WriteResult::WouldBlock => {
+                    let frames = bytes.clone();
+                    self.shard.core.blocked(client, frames, self.report.taken, Lane::Bulk);
+                }
+            }
+        }
+    }
+
+    fn drain_backlog(&mut self, key: ClientKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let (count, bytes) = self.shard.core.backlog_slices(key, &mut slices);
+            if count == 0 {
+                break;
+            }
+            match self.report.wrote(socket.transport.write_vectored(&slices[..count]), bytes) {
+                WriteResult::Error => return self.shard.core.lost(key, CloseReason::IoError),
+                WriteResult::WouldBlock => break,
+                WriteResult::Partial => {
+                    self.shard.core.drained(key, self.report.taken);
+                    break;
+                }
+                WriteResult::Ok => self.shard.core.drained(key, bytes),
+            }
+        }
+        if !self.shard.core.reads_are_paused(key) {
+            // Edges that came while reading was paused are not told again.
+            self.read_later(key);
+        }
+    }
+
+    /// Ends the sending side of those that were sent Close, and frees the slots whose last trace is gone.
+    fn reap(&mut self) {
+        self.notices();
+        while let Some(key) = self.shard.core.next_closed() {
+            if self.shard.core.has_backlog(key) {
+                continue; // Its Close still waits; it comes back here when that is written.
+            }
+            if let Some(socket) = self.sockets.get_mut(key) {
+                // Fails only when the connection is gone already, which the next read tells.
+                let _ = socket.transport.shutdown_write();
+            }
+            self.read_later(key);
+        }
+        while let Some(key) = self.shard.core.next_gone() {
+            if let Some(mut socket) = self.sockets.remove(key) {
+                // Closing the descriptor would deregister it as well; this keeps the poller exact.
+                let _ = self.poll.get_ref().registry().deregister(&mut socket.transport);
+            }
+            self.shard.core.remove(key);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What leaves a shard: the batches of its rooms, and what waits for those whose sockets would block.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+use crate::id::ClientKey;
+use crate::metrics::{CloseReason, DropReason, SentType};
+use crate::ws::CloseCode;
+
+use super::backlog::{Backlog, Lane};
+use super::client::Stage;
+use super::room::Step;
+use super::state::Core;
+
+/// Deliveries from one room before the next room has its turn.
+const ROOM_QUANTUM: u32 = 64;
+
+/// Replies that wait for a client before no more is read from it: it must take what it asked for.
+const CONTROL_BYTES_PAUSE: usize = 16 * 1024;
+
+/// Part of a batch for one member, whose bytes are [`Core::delivery_bytes`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delivery {
+    pub(super) client: ClientKey,
+    /// When the oldest message in it was read, where this member's delay is to be recorded.
+    pub(super) sample: Option<u64>,
+}
+
+impl Core {
+    pub(super) fn has_deliveries(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next write to a member, round robin over the rooms. What a member with a backlog gets is queued on the way.
+    /// Each member served costs one of `budget`; none is served when it is 0.
+    pub(super) fn next_delivery(&mut self, budget: &mut usize) -> Option<Delivery> {
+        while *budget > 0 {
+            let key = *self.ready.front()?;
+            if self.served >= ROOM_QUANTUM {
+                self.served = 0;
+                self.ready.rotate_left(1);
+                continue;
+            }
+            let Some(local) = self.rooms.get_mut(key) else {
+                self.ready.pop_front();
+                continue;
+            };
+            match local.room.next_step() {
+                Step::Deliver(delivery) => {
+                    *budget -= 1;
+                    self.served += 1;
+                    self.counts.sent.add(SentType::Message, delivery.publications as u64);
+                    if self.clients[delivery.client].backlog.is_none() {
+                        return Some(Delivery { client: delivery.client, sample: delivery.sample });
+                    }
+                    let bytes = local.room.bytes().clone();
+                    self.enqueue(delivery.client, bytes, Lane::Bulk);
+                }
+                Step::Complete(completed) => {
+                    local.hub.release(self.index, key, completed.bytes);
+                    self.counts.batches.push(completed);
+                }
+                Step::Idle => {
+                    local.queued = false;
+                    self.served = 0;
+                    self.ready.pop_front();
+                }
+            }
+        }
+        None
+    }
+
+    /// The bytes of the last [`Core::next_delivery`].
+    pub(super) fn delivery_bytes(&self) -> &Bytes {
+        static NOTHING: Bytes = Bytes::new();
+        self.ready.front().and_then(|key| self.rooms.get(*key)).map_or(&NOTHING, |local| local.room.bytes())
+    }
+
+    /// Whether no more is to be read from a client for the time being.
+    pub(super) fn reads_are_paused(&self, key: ClientKey) -> bool {
+        self.clients.get(key).is_some_and(|client| {
+            let replies = client.backlog.as_ref().map_or(0, |backlog| backlog.control_bytes());
+            client.held.is_some() || (client.is_open() && replies > CONTROL_BYTES_PAUSE)
+        })
+    }
+
+    pub(super) fn has_backlog(&self, key: ClientKey) -> bool {
+        self.clients.get(key).is_some_and(|client| client.backlog.is_some())
+    }
+
+    /// Queues whole frames behind what waits already. A full queue closes the client as a slow consumer.
+    pub(super) fn enqueue(&mut self, key: ClientKey, frames: Bytes, lane: Lane) {
+        let limit = self.options.outbound_bytes;
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) else {
+            self.counts.dropped.add(DropReason::Closing, 1);
+            return;
+        };
+        let backlog = client.backlog.get_or_insert_default();
+        let length = frames.len();
+        let pushed = match lane {
+            Lane::Control => backlog.push_control(frames, limit),
+            Lane::Bulk => backlog.push_bulk(frames, limit),
+        };
+        match pushed {
+            Ok(()) => self.counts.queue_bytes += length,
+            Err(_) => self.overflow(key, "too much was waiting to be read"),
+        }
+    }
+
+    /// The socket took only `written` bytes of `frames`: the rest waits.
+    pub(super) fn blocked(&mut self, key: ClientKey, frames: Bytes, written: usize, lane: Lane) {
+        let now = self.now();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        debug_assert!(client.backlog.is_none(), "a client with a backlog is not written to directly");
+        let backlog = Backlog::for_partial_write(lane, frames, written);
+        self.counts.queue_bytes += backlog.bytes();
+        self.counts.slow += 1;
+        client.backlog = Some(Box::new(backlog));
+        client.blocked_at = now;
+        self.reschedule(key);
+    }
+
+    pub(super) fn overflow(&mut self, key: ClientKey, text: &str) {
+        self.counts.dropped.add(DropReason::BytesLimit, 1);
+        self.close(key, CloseCode::SlowConsumer, text, CloseReason::SlowConsumer);
+    }
+
+    /// Fills `slices` with what waits for a client; returns how many, and their bytes.
+    pub(super) fn backlog_slices<'a>(&'a self, key: ClientKey, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
+        let Some(backlog) = self.clients.get(key).and_then(|client| client.backlog.as_ref()) else {
+            return (0, 0);
+        };
+        let count = backlog.slices(slices);
+        (count, slices[..count].iter().map(|slice| slice.len()).sum())
+    }
+
+    /// The socket took so many bytes of what waited.
+    pub(super) fn drained(&mut self, key: ClientKey, written: usize) {
+        let now = self.now();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(backlog) = &mut client.backlog else { return };
+        backlog.advance(written);
+        client.blocked_at = now;
+        self.counts.queue_bytes -= written;
+        if backlog.is_empty() {
+            self.forget_backlog(key);
+            if matches!(self.clients[key].stage, Stage::Leaving { .. }) {
+                self.end_sending(key);
+            }
+        }
+    }
+
+    /// Drops what waits for a client, and takes it out of the counts.
+    pub(super) fn forget_backlog(&mut self, key: ClientKey) {
+        if let Some(backlog) = self.clients.get_mut(key).and_then(|client| client.backlog.take()) {
+            self.counts.queue_bytes -= backlog.bytes();
+            self.counts.slow -= 1;
+        }
+    }
+}

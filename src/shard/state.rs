@@ -1,0 +1,482 @@
+//! What a shard knows: its clients, its rooms, and what is to be written next.
+//!
+//! Pure: the driver feeds it bytes, commands and the time, takes [`Delivery`]s and [`Notice`]s out, and tells
+//! how much of each the socket took.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::marker::PhantomData;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use slotmap::SlotMap;
+use smallvec::SmallVec;
+
+use crate::http::Endpoint;
+use crate::hub::{self, Address, Hub};
+use crate::id::{ClientId, ClientKey, RoomId, RoomKey, ShardIndex};
+use crate::inbox::{Command, Permit};
+use crate::metrics::{CloseReason, DropReason, LabelValue, ReceivedType, SentType};
+use crate::protocol::{self, Parser, Welcome};
+use crate::session::Session;
+use crate::ws::{self, CloseCode, Decoder, PreparedMessage};
+
+use super::Options;
+use super::backlog::Lane;
+use super::client::{Client, Due, Membership, Stage};
+use super::room::{Completed, Flags, Room};
+use super::wheel::{Wheel, tick_at_or_after, ticks_passed};
+
+/// How long a client that was sent Close may take to end the stream, in ticks of 64 ms.
+const LINGER_TICKS: u32 = 32;
+
+/// Frames for one client alone.
+pub(super) struct Notice {
+    pub(super) client: ClientKey,
+    pub(super) frames: Bytes,
+    pub(super) lane: Lane,
+}
+
+/// A client that a handshake has let in.
+pub(super) struct Newcomer {
+    pub(super) session: Session,
+    pub(super) endpoint: Endpoint,
+    /// Seconds until the token runs out.
+    pub(super) expires_in: Option<u64>,
+    pub(super) permit: Permit,
+}
+
+/// Plain counts that the driver publishes.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) opened: u64,
+    pub(super) closed: Tally<CloseReason>,
+    pub(super) received: Tally<ReceivedType>,
+    pub(super) sent: Tally<SentType>,
+    pub(super) dropped: Tally<DropReason>,
+    pub(super) payload_received: u64,
+    pub(super) wire_received: u64,
+    pub(super) ping_timeouts: u64,
+    /// Messages published to a room or to everyone.
+    pub(super) broadcasts: u64,
+    pub(super) held: u64,
+    /// The batches that were given to all.
+    pub(super) batches: Vec<Completed>,
+    pub(super) memberships: usize,
+    pub(super) slow: usize,
+    pub(super) queue_bytes: usize,
+}
+
+/// The state of one shard.
+pub(super) struct Shard {
+    pub(super) parser: Parser,
+    pub(super) core: Core,
+}
+
+/// Everything but the parser, whose messages are borrowed while they are acted upon.
+pub(super) struct Core {
+    pub(super) index: ShardIndex,
+    pub(super) options: Arc<Options>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) clients: SlotMap<ClientKey, Client>,
+    pub(super) rooms: SlotMap<RoomKey, LocalRoom>,
+    pub(super) names: HashMap<RoomId, RoomKey, foldhash::fast::RandomState>,
+    pub(super) counts: Counts,
+    pub(super) notices: VecDeque<Notice>,
+    /// Clients whose input waits for a room to take more.
+    pub(super) held: VecDeque<ClientKey>,
+    pub(super) json: Vec<u8>,
+    /// Seconds since the Unix epoch.
+    pub(super) timestamp: u64,
+    pub(super) everyone: RoomKey,
+    pub(super) ready: VecDeque<RoomKey>,
+    pub(super) served: u32,
+    wheel: Wheel,
+    due: Vec<(ClientKey, u32)>,
+    closed: VecDeque<ClientKey>,
+    gone: VecDeque<ClientKey>,
+    drain: Option<Drain>,
+}
+
+/// A count for each value of a label.
+pub(super) struct Tally<L> {
+    values: [u64; TALLY_VALUES],
+    label: PhantomData<L>,
+}
+
+impl<L> Default for Tally<L> {
+    fn default() -> Self {
+        Self { values: [0; TALLY_VALUES], label: PhantomData }
+    }
+}
+
+impl<L: LabelValue> Tally<L> {
+    const FITS: () = assert!(L::ALL.len() <= TALLY_VALUES, "a label with more values than a tally holds");
+
+    pub(super) fn add(&mut self, label: L, count: u64) {
+        let () = Self::FITS;
+        self.values[label.index()] += count;
+    }
+
+    /// Takes all counts that are not 0.
+    pub(super) fn take(&mut self, mut each: impl FnMut(L, u64)) {
+        for label in L::ALL {
+            let count = mem::take(&mut self.values[label.index()]);
+            if count > 0 {
+                each(*label, count);
+            }
+        }
+    }
+}
+
+/// A room with members on this shard.
+pub(super) struct LocalRoom {
+    pub(super) room: Room,
+    pub(super) hub: Arc<hub::Room>,
+    /// In the queue of rooms with something to deliver.
+    pub(super) queued: bool,
+}
+
+impl LocalRoom {
+    pub(super) fn new(hub: Arc<hub::Room>, batch_bytes: usize) -> Self {
+        Self { room: Room::new(batch_bytes), hub, queued: false }
+    }
+}
+
+struct Drain {
+    keys: Vec<ClientKey>,
+    closed: usize,
+    began: u32,
+    window: u32,
+}
+
+const TALLY_VALUES: usize = 16;
+
+impl Shard {
+    pub(super) fn new(index: ShardIndex, options: Arc<Options>, hub: Arc<Hub>) -> Self {
+        let mut rooms = SlotMap::with_key();
+        let everyone = rooms.insert_with_key(|key| {
+            let (everyone, _) = hub.join_everyone(index, key);
+            LocalRoom::new(everyone, options.batch_bytes)
+        });
+        let core = Core {
+            index,
+            options,
+            hub,
+            clients: SlotMap::with_key(),
+            rooms,
+            names: HashMap::default(),
+            counts: Counts::default(),
+            notices: VecDeque::new(),
+            held: VecDeque::new(),
+            json: Vec::new(),
+            timestamp: 0,
+            everyone,
+            ready: VecDeque::new(),
+            served: 0,
+            wheel: Wheel::new(),
+            due: Vec::new(),
+            closed: VecDeque::new(),
+            gone: VecDeque::new(),
+            drain: None,
+        };
+        Self { parser: Parser::default(), core }
+    }
+}
+
+impl Core {
+    /// Takes a client in and queues its `welcome`.
+    pub(super) fn admit(&mut self, newcomer: Newcomer) -> ClientKey {
+        let Newcomer { session, endpoint, expires_in, permit } = newcomer;
+        let now = self.wheel.now();
+        let heartbeat = &self.options.heartbeat;
+        let expires_in =
+            expires_in.map_or(u32::MAX, |seconds| tick_at_or_after(Duration::from_secs(seconds)));
+        let user = session.user().clone();
+        let key = self.clients.insert(Client {
+            ping_at: now.saturating_add(first_ping(session.client(), tick_at_or_after(heartbeat.ping))),
+            session,
+            decoder: Decoder::default(),
+            backlog: None,
+            held: None,
+            memberships: SmallVec::new(),
+            stage: Stage::Open,
+            endpoint,
+            heard_at: now,
+            blocked_at: 0,
+            expires_at: now.saturating_add(expires_in),
+            wheel_at: u32::MAX,
+            _permit: permit,
+        });
+        self.counts.opened += 1;
+        if endpoint == Endpoint::Ws {
+            self.hub.connect(&user, Address { shard: self.index, client: key });
+            let position = self.rooms[self.everyone].hub.position();
+            self.enter(key, self.everyone, position.offset);
+            self.welcome(key);
+        }
+        self.reschedule(key);
+        if self.drain.is_some() {
+            self.close(key, CloseCode::GoingAway, "the gateway is shutting down", CloseReason::Shutdown);
+        }
+        key
+    }
+
+    fn welcome(&mut self, key: ClientKey) {
+        let client = &self.clients[key];
+        self.json.clear();
+        let welcome = Welcome {
+            client_id: client.session.client(),
+            user: client.session.user(),
+            heartbeat_seconds: self.options.heartbeat.ping.as_secs(),
+            node: &self.options.node,
+            session: &client.session.client().to_string(),
+        };
+        protocol::write_welcome(&welcome, self.timestamp, &mut self.json);
+        let frames = PreparedMessage::text(&self.json).frame().clone();
+        self.counts.sent.add(SentType::Welcome, 1);
+        self.notices.push_back(Notice { client: key, frames, lane: Lane::Control });
+    }
+
+    /// Makes a client a member of a room of this shard, for publications after `offset`.
+    pub(super) fn enter(&mut self, key: ClientKey, room: RoomKey, offset: u64) {
+        let client = &mut self.clients[key];
+        let flags = if client.session.is_ndjson() { Flags::NDJSON } else { Flags::PLAIN };
+        let index = self.rooms[room].room.join(key, offset, flags);
+        client.memberships.push(Membership { room, index });
+        self.counts.memberships += usize::from(room != self.everyone);
+    }
+
+    /// Ends a client's membership; the shard's last member lets go of the room.
+    pub(super) fn exit(&mut self, key: ClientKey, room: RoomKey) {
+        let client = &mut self.clients[key];
+        let Some(at) = client.memberships.iter().position(|membership| membership.room == room) else {
+            return;
+        };
+        let membership = client.memberships.remove(at);
+        self.counts.memberships -= usize::from(room != self.everyone);
+        let local = &mut self.rooms[room];
+        for (moved, index) in local.room.leave(membership.index) {
+            let memberships = &mut self.clients[moved].memberships;
+            let place = memberships.iter_mut().find(|membership| membership.room == room);
+            place.expect("a member knows its rooms").index = index;
+        }
+        if room != self.everyone && local.room.is_empty() {
+            let local = self.rooms.remove(room).expect("the room was there");
+            let id = local.hub.id().expect("only the room of everyone has no name");
+            self.names.remove(id);
+            self.hub.leave(&local.hub, self.index);
+        }
+    }
+
+    /// Does what another thread asked for.
+    pub(super) fn apply(&mut self, command: Command) {
+        match command {
+            Command::Publish { room, publication } => {
+                let Some(local) = self.rooms.get_mut(room) else { return };
+                local.room.append(publication);
+                if !mem::replace(&mut local.queued, true) {
+                    self.ready.push_back(room);
+                }
+            }
+            Command::Direct { clients, message, .. } => {
+                for client in clients {
+                    if !self.clients.get(client).is_some_and(Client::is_open) {
+                        self.counts.dropped.add(DropReason::Closing, 1);
+                        continue;
+                    }
+                    self.counts.sent.add(SentType::Message, 1);
+                    let frames = message.frame().clone();
+                    self.notices.push_back(Notice { client, frames, lane: Lane::Bulk });
+                }
+            }
+            Command::Disconnect { client, code, reason } => {
+                self.close(client, code, &reason, CloseReason::Kicked);
+            }
+            Command::Drain { window } => self.start_drain(window),
+            Command::Accept { .. } => debug_assert!(false, "the driver takes sockets over itself"),
+        }
+    }
+
+    /// Says Close and lets go of everything but the socket, which waits for the peer to end the stream.
+    pub(super) fn close(&mut self, key: ClientKey, code: CloseCode, text: &str, reason: CloseReason) {
+        let mut frame = Vec::new();
+        ws::encode_close(&mut frame, code, text);
+        self.close_with(key, frame, reason);
+    }
+
+    /// As [`Core::close`], with a Close frame that is already made.
+    pub(super) fn close_with(&mut self, key: ClientKey, frame: Vec<u8>, reason: CloseReason) {
+        if !self.detach(key, reason) {
+            return;
+        }
+        let client = &mut self.clients[key];
+        if let Some(backlog) = &mut client.backlog {
+            let before = backlog.bytes();
+            backlog.close(frame.into());
+            self.counts.queue_bytes = self.counts.queue_bytes + backlog.bytes() - before;
+        } else {
+            self.notices.push_back(Notice { client: key, frames: frame.into(), lane: Lane::Control });
+            self.closed.push_back(key);
+        }
+        self.reschedule(key);
+    }
+
+    /// The connection is no more: nothing can be said on it.
+    pub(super) fn lost(&mut self, key: ClientKey, reason: CloseReason) {
+        self.detach(key, reason);
+        self.forget_backlog(key);
+        if self.clients.contains_key(key) {
+            self.gone.push_back(key);
+        }
+    }
+
+    /// Takes a client out of all directories, once.
+    fn detach(&mut self, key: ClientKey, reason: CloseReason) -> bool {
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) else { return false };
+        client.stage = Stage::Leaving { until: self.wheel.now() + LINGER_TICKS };
+        client.held = None;
+        client.decoder = Decoder::default();
+        let in_rooms = client.endpoint == Endpoint::Ws;
+        while let Some(membership) = self.clients[key].memberships.last() {
+            self.exit(key, membership.room);
+        }
+        if in_rooms {
+            let address = Address { shard: self.index, client: key };
+            self.hub.disconnect(self.clients[key].session.user(), address);
+        }
+        self.counts.closed.add(reason, 1);
+        true
+    }
+
+    /// Frees the slot of a client whose socket is gone.
+    pub(super) fn remove(&mut self, key: ClientKey) {
+        self.clients.remove(key);
+    }
+
+    /// All was said: the sending side of this client's socket is to be ended.
+    pub(super) fn end_sending(&mut self, key: ClientKey) {
+        self.closed.push_back(key);
+    }
+
+    /// A client whose Close was queued for direct writing: its sending side can end.
+    pub(super) fn next_closed(&mut self) -> Option<ClientKey> {
+        self.closed.pop_front()
+    }
+
+    /// A client whose socket is to be dropped.
+    pub(super) fn next_gone(&mut self) -> Option<ClientKey> {
+        self.gone.pop_front()
+    }
+
+    /// Brings the wheel to `now` (nanoseconds) and acts on every deadline that has passed. `unix` are seconds since
+    /// the Unix epoch, for the timestamps of messages.
+    pub(super) fn tick(&mut self, now: u64, unix: u64) {
+        self.timestamp = unix;
+        let tick = ticks_passed(Duration::from_nanos(now));
+        if tick == self.wheel.now() {
+            return;
+        }
+        let mut due = mem::take(&mut self.due);
+        self.wheel.advance(tick, &mut due);
+        for (key, at) in due.drain(..) {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.wheel_at == at {
+                client.wheel_at = u32::MAX;
+                self.meet_deadline(key, tick);
+            }
+        }
+        self.due = due;
+        self.drain_some(tick);
+    }
+
+    fn meet_deadline(&mut self, key: ClientKey, now: u32) {
+        let client = &mut self.clients[key];
+        match client.due(now, &self.options.heartbeat) {
+            Due::Nothing => {}
+            Due::Ping => {
+                // Kept to the rhythm of the first, so that pings stay spread.
+                let every = tick_at_or_after(self.options.heartbeat.ping).max(1);
+                client.ping_at = client.ping_at.saturating_add(every).max(now + 1);
+                let frames = Bytes::from_static(PING);
+                self.notices.push_back(Notice { client: key, frames, lane: Lane::Control });
+            }
+            Due::Silent => {
+                self.counts.ping_timeouts += 1;
+                self.close(
+                    key,
+                    CloseCode::NoHeartbeat,
+                    "nothing came for too long",
+                    CloseReason::PingTimeout,
+                );
+            }
+            Due::Blocked => self.overflow(key, "a write was blocked for too long"),
+            Due::Expired => {
+                self.close(key, CloseCode::TokenExpired, "the token has expired", CloseReason::TokenExpired);
+            }
+            Due::Gone => return self.lost(key, CloseReason::Client),
+        }
+        self.reschedule(key);
+    }
+
+    /// Makes sure that the wheel wakes this client in time.
+    pub(super) fn reschedule(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let deadline = client.deadline(&self.options.heartbeat);
+        if deadline < client.wheel_at {
+            client.wheel_at = self.wheel.schedule(key, deadline);
+        }
+    }
+
+    pub(super) fn next_tick(&self) -> Option<u32> {
+        let draining = self.drain.as_ref().is_some_and(|drain| drain.closed < drain.keys.len());
+        if draining { Some(self.wheel.now() + 1) } else { self.wheel.next_tick() }
+    }
+
+    pub(super) fn now(&self) -> u32 {
+        self.wheel.now()
+    }
+
+    fn start_drain(&mut self, window: Duration) {
+        if self.drain.is_none() {
+            let (began, window) = (self.wheel.now(), tick_at_or_after(window));
+            self.drain = Some(Drain { keys: self.clients.keys().collect(), closed: 0, began, window });
+            self.drain_some(began);
+        }
+    }
+
+    /// Closes as many clients as the part of the window that has passed asks for, and at least one.
+    fn drain_some(&mut self, now: u32) {
+        let Some(drain) = &mut self.drain else { return };
+        let total = drain.keys.len();
+        let passed = (now - drain.began) as usize + 1;
+        let wanted = total.min((total * passed).div_ceil(drain.window as usize + 1));
+        let wanted = wanted.max(drain.closed);
+        let from = mem::replace(&mut drain.closed, wanted);
+        let keys = drain.keys[from..wanted].to_vec();
+        for key in keys {
+            self.close(key, CloseCode::GoingAway, "the gateway is shutting down", CloseReason::Shutdown);
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.drain.is_some() && self.clients.is_empty()
+    }
+}
+
+/// An empty WebSocket ping, shared by all clients.
+const PING: &[u8] = &[0x89, 0];
+
+/// Ticks until a client's first ping: anywhere in the interval, so that a crowd that came together is not
+/// pinged together.
+fn first_ping(id: ClientId, every: u32) -> u32 {
+    let spread = u64::from(every.max(1));
+    u32::try_from(foldhash::quality::FixedState::default().hash_one(id.0) % spread).unwrap_or(0) + 1
+}

@@ -1,0 +1,354 @@
+//! A shard without sockets or sleep: bytes, commands and the time go in, frames come out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::http::Endpoint;
+use crate::hub::{self, Hub};
+use crate::id::{ClientId, ClientKey, NodeId, ShardIndex, UserId};
+use crate::inbox::{Admission, Gate, Inbox, Limits};
+use crate::session::{self, Session};
+use crate::ws;
+
+use super::backlog::Lane;
+use super::state::{Newcomer, Shard};
+use super::{Heartbeat, Options};
+
+#[test]
+fn a_message_to_a_room_reaches_every_member_and_its_sender_once() {
+    let mut world = World::new();
+    let (ann, ben, cat) = (world.enter("ann"), world.enter("ben"), world.enter("cat"));
+    world.say(ann, r#"{"type":"join","room_id":5}"#);
+    world.say(ben, r#"{"type":"join","room_id":"5"}"#);
+    world.say(ann, r#"{"type":"message","room_id":5,"content":"hello"}"#);
+    let deliveries = world.deliver();
+    assert_eq!(count(&deliveries, ann, "hello"), 1);
+    assert_eq!(count(&deliveries, ben, "hello"), 1);
+    assert_eq!(count(&deliveries, cat, "hello"), 0);
+}
+
+#[test]
+fn messages_of_one_turn_leave_in_one_write_per_member() {
+    let mut world = World::new();
+    let ann = world.enter("ann");
+    world.say(ann, r#"{"type":"join","room_id":5}"#);
+    for number in 0..3 {
+        world.say(ann, &format!(r#"{{"type":"message","room_id":5,"content":"m{number}"}}"#));
+    }
+    let deliveries = world.deliver();
+    assert_eq!(deliveries.len(), 1);
+    assert_eq!(["m0", "m1", "m2"].map(|text| count(&deliveries, ann, text)), [1, 1, 1]);
+}
+
+#[test]
+fn who_leaves_between_two_slices_gets_nothing_more_and_nobody_is_skipped() {
+    let mut world = World::new();
+    let members: Vec<_> = (0..5).map(|number| world.enter(&format!("user-{number}"))).collect();
+    for member in &members {
+        world.say(*member, r#"{"type":"join","room_id":5}"#);
+    }
+    world.say(members[0], r#"{"type":"message","room_id":5,"content":"hello"}"#);
+    world.apply();
+    let mut served = vec![world.deliver_one().unwrap()];
+    world.say(members[1], r#"{"type":"leave","room_id":5}"#);
+    world.say(served[0], r#"{"type":"leave","room_id":5}"#);
+    while let Some(client) = world.deliver_one() {
+        served.push(client);
+    }
+    served.sort_unstable();
+    let mut expected: Vec<_> = members.iter().copied().filter(|member| *member != members[1]).collect();
+    expected.sort_unstable();
+    assert_eq!(served, expected);
+}
+
+#[test]
+fn a_silent_client_is_pinged_and_then_closed_with_4009() {
+    let mut world = World::new();
+    let ann = world.enter("ann");
+    world.notices();
+    world.tick(Duration::from_secs(55));
+    assert_eq!(world.notices(), [(ann, Bytes::from_static(&[0x89, 0]))]);
+    world.tick(Duration::from_secs(61));
+    let close = world.notices().pop().unwrap().1;
+    assert_eq!(close_code(&close), 4009);
+}
+
+#[test]
+fn a_client_that_answers_pings_stays() {
+    let mut world = World::new();
+    let ann = world.enter("ann");
+    world.notices();
+    for second in 1..=600 {
+        world.tick(Duration::from_secs(second));
+        for (client, frames) in world.notices() {
+            assert_eq!(frames[..], [0x89, 0], "only pings are sent");
+            world.receive(client, &masked(0x8a, b""));
+        }
+    }
+    assert!(world.shard.core.clients[ann].is_open());
+}
+
+#[test]
+fn pings_of_a_crowd_are_spread_over_the_interval() {
+    let mut world = World::new();
+    for number in 0..540 {
+        world.enter(&format!("user-{number}"));
+    }
+    world.notices();
+    let mut most = 0;
+    for second in 1..=54 {
+        world.tick(Duration::from_secs(second));
+        most = most.max(world.notices().len());
+    }
+    assert!(most < 40, "{most} of 540 pings in one of 54 seconds");
+}
+
+#[test]
+fn a_full_queue_closes_its_client_with_4008_and_costs_the_others_nothing() {
+    let mut world = World::new();
+    let (slow, fast) = (world.enter("slow"), world.enter("fast"));
+    for client in [slow, fast] {
+        world.say(client, r#"{"type":"join","room_id":5}"#);
+    }
+    world.notices();
+    world.shard.core.blocked(slow, Bytes::from_static(&[0x81, 1, b'x']), 1, Lane::Bulk);
+    let padding = "x".repeat(1000);
+    let mut received = 0;
+    for _ in 0..1200 {
+        world.say(fast, &format!(r#"{{"type":"message","room_id":5,"content":"{padding}"}}"#));
+        received += count(&world.deliver(), fast, "content");
+    }
+    assert_eq!(received, 1200);
+    assert!(!world.shard.core.clients[slow].is_open());
+    let mut slices = [std::io::IoSlice::new(&[]); 8];
+    let (slots, _) = world.shard.core.backlog_slices(slow, &mut slices);
+    assert_eq!(slices[0][..], [1, b'x'], "the frame that was begun is ended");
+    assert_eq!(close_code(&slices[slots - 1]), 4008);
+    assert_eq!(
+        world.shard.core.counts.queue_bytes,
+        slices[..slots].iter().map(|slice| slice.len()).sum::<usize>()
+    );
+}
+
+#[test]
+fn a_write_that_stays_blocked_closes_its_client() {
+    let mut world = World::new();
+    let ann = world.enter("ann");
+    world.shard.core.blocked(ann, Bytes::from_static(&[0x81, 1, b'x']), 0, Lane::Bulk);
+    world.tick(Duration::from_secs(9));
+    assert!(world.shard.core.clients[ann].is_open());
+    world.tick(Duration::from_secs(11));
+    assert!(!world.shard.core.clients[ann].is_open());
+}
+
+#[test]
+fn input_that_a_room_refuses_is_held_and_taken_later_in_order() {
+    let mut world = World::with(hub::Options { room_pending_bytes: 300, ..hub::Options::default() });
+    let ann = world.enter("ann");
+    world.say(ann, r#"{"type":"join","room_id":5}"#);
+    let mut input = Vec::new();
+    for number in 0..20 {
+        let text = format!(r#"{{"type":"message","room_id":5,"content":"<{number}>"}}"#);
+        input.extend_from_slice(&masked(0x81, text.as_bytes()));
+    }
+    world.receive(ann, &input);
+    assert!(world.shard.core.reads_are_paused(ann));
+    let mut heard = Vec::new();
+    for _ in 0..20 {
+        for (_, frames) in world.deliver() {
+            heard.extend_from_slice(&frames);
+        }
+        world.retry();
+    }
+    let heard = String::from_utf8_lossy(&heard).into_owned();
+    let places: Vec<_> = (0..20).map(|number| heard.find(&format!("<{number}>")).unwrap()).collect();
+    assert!(places.is_sorted());
+    assert!(!world.shard.core.reads_are_paused(ann));
+}
+
+#[test]
+fn coming_and_going_in_any_order_leaves_nothing_behind() {
+    let mut world = World::new();
+    let mut seed = 7_u64;
+    let mut random = move |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let mut here = Vec::new();
+    for _ in 0..20_000 {
+        let pick = |here: &[ClientKey], number: u64| here[usize::try_from(number).unwrap() % here.len()];
+        match random(8) {
+            0..=1 => here.push(world.enter(&format!("user-{}", random(50)))),
+            _ if here.is_empty() => {}
+            2..=3 => world
+                .say(pick(&here, random(1 << 30)), &format!(r#"{{"type":"join","room_id":{}}}"#, random(9))),
+            4 => world
+                .say(pick(&here, random(1 << 30)), &format!(r#"{{"type":"leave","room_id":{}}}"#, random(9))),
+            5 => {
+                let text =
+                    format!(r#"{{"type":"message","room_id":{},"content":"x","echo":false}}"#, random(9));
+                world.say(pick(&here, random(1 << 30)), &text);
+            }
+            6 => {
+                world.deliver_one();
+            }
+            _ => {
+                let at = usize::try_from(random(1 << 30)).unwrap() % here.len();
+                world.leave(here.swap_remove(at));
+            }
+        }
+        world.apply();
+    }
+    for client in here {
+        world.leave(client);
+    }
+    world.deliver();
+    let core = &world.shard.core;
+    assert_eq!((world.hub.rooms(), world.hub.users()), (0, 0));
+    assert_eq!((core.clients.len(), core.names.len(), core.rooms.len()), (0, 0, 1));
+    assert_eq!((core.counts.memberships, core.counts.slow, core.counts.queue_bytes), (0, 0, 0));
+    assert_eq!(world.gate.open(), 0);
+}
+
+#[test]
+fn draining_closes_all_with_1001_evenly_over_the_window() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.enter(&format!("user-{number}"));
+    }
+    world.notices();
+    world.shard.core.apply(crate::inbox::Command::Drain { window: Duration::from_secs(10) });
+    let mut closed = world.notices().len();
+    for second in 1..=10 {
+        world.tick(Duration::from_secs(second));
+        let frames: Vec<_> = world.notices().into_iter().filter(|(_, frame)| frame[0] == 0x88).collect();
+        assert!(frames.len() <= 12, "{} closed in second {second}", frames.len());
+        assert!(frames.iter().all(|(_, frame)| close_code(frame) == 1001));
+        closed += frames.len();
+    }
+    assert_eq!(closed, 100);
+}
+
+#[test]
+fn a_binary_message_is_refused_with_1003_and_an_unmasked_frame_with_1002() {
+    for (input, code) in [(masked(0x82, b"x"), 1003), (vec![0x81, 1, b'x'], 1002)] {
+        let mut world = World::new();
+        let ann = world.enter("ann");
+        world.notices();
+        world.receive(ann, &input);
+        assert_eq!(close_code(&world.notices()[0].1), code);
+    }
+}
+
+struct World {
+    shard: Shard,
+    hub: Arc<Hub>,
+    inbox: Inbox,
+    gate: Gate,
+    ids: u64,
+    now: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(hub::Options::default())
+    }
+
+    fn with(options: hub::Options) -> Self {
+        let (outlet, inbox) = Inbox::pair(Limits::default());
+        let hub = Hub::new(vec![outlet], options);
+        let options = Arc::new(Options {
+            message_bytes: 64 << 10,
+            outbound_bytes: 1 << 20,
+            batch_bytes: 256 << 10,
+            heartbeat: Heartbeat::default(),
+            session: session::Limits::default(),
+            node: NodeId::parse("node").unwrap(),
+        });
+        let shard = Shard::new(ShardIndex(0), options, Arc::clone(&hub));
+        Self { shard, hub, inbox, gate: Gate::new(1_000_000), ids: 0, now: 0 }
+    }
+
+    fn enter(&mut self, user: &str) -> ClientKey {
+        self.ids += 1;
+        let Admission::Admitted(permit) = self.gate.admit() else { panic!("the gate is open") };
+        let session = Session::new(ClientId(self.ids), UserId::parse(user).unwrap(), None, false);
+        self.shard.core.admit(Newcomer { session, endpoint: Endpoint::Ws, expires_in: None, permit })
+    }
+
+    fn leave(&mut self, client: ClientKey) {
+        self.shard.core.lost(client, crate::metrics::CloseReason::Client);
+        while let Some(gone) = self.shard.core.next_gone() {
+            self.shard.core.remove(gone);
+        }
+    }
+
+    fn say(&mut self, client: ClientKey, text: &str) {
+        self.receive(client, &masked(0x81, text.as_bytes()));
+    }
+
+    fn receive(&mut self, client: ClientKey, bytes: &[u8]) {
+        let mut replies = Vec::new();
+        self.shard.receive(client, &mut bytes.to_vec(), self.now, &mut replies);
+    }
+
+    fn retry(&mut self) {
+        let mut replies = Vec::new();
+        for _ in 0..self.shard.core.held.len() {
+            self.shard.retry_held(&mut replies);
+        }
+    }
+
+    fn apply(&mut self) {
+        let mut commands = std::collections::VecDeque::new();
+        self.inbox.take_all(&mut commands);
+        for command in commands {
+            self.shard.core.apply(command);
+        }
+    }
+
+    fn deliver_one(&mut self) -> Option<ClientKey> {
+        self.shard.core.next_delivery(&mut usize::MAX.clone()).map(|delivery| delivery.client)
+    }
+
+    fn deliver(&mut self) -> Vec<(ClientKey, Bytes)> {
+        self.apply();
+        let mut deliveries = Vec::new();
+        while let Some(client) = self.deliver_one() {
+            deliveries.push((client, self.shard.core.delivery_bytes().clone()));
+        }
+        deliveries
+    }
+
+    fn notices(&mut self) -> Vec<(ClientKey, Bytes)> {
+        self.shard.core.notices.drain(..).map(|notice| (notice.client, notice.frames)).collect()
+    }
+
+    fn tick(&mut self, now: Duration) {
+        self.now = u64::try_from(now.as_nanos()).unwrap();
+        self.shard.core.tick(self.now, now.as_secs());
+    }
+}
+
+fn count(deliveries: &[(ClientKey, Bytes)], client: ClientKey, text: &str) -> usize {
+    let mine = deliveries.iter().filter(|(to, _)| *to == client);
+    mine.map(|(_, frames)| String::from_utf8_lossy(frames).matches(text).count()).sum()
+}
+
+fn close_code(frame: &[u8]) -> u16 {
+    assert_eq!(frame[0], 0x88, "a Close frame");
+    u16::from_be_bytes([frame[2], frame[3]])
+}
+
+/// A client's frame with a mask of zeros.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    ws::encode_text(&mut frame, payload);
+    frame[0] = first;
+    frame[1] |= 0x80;
+    let header = frame.len() - payload.len();
+    frame.splice(header..header, [0; 4]);
+    frame
+}

@@ -1,0 +1,142 @@
+//! What bytes go over: a plain socket, and whatever else a connection may be made of.
+//!
+//! Reading and writing go through [`Transport`]; nothing above knows which kind it is.
+
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::Shutdown;
+
+use mio::event::Source;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+/// One connection's way to its peer; never blocks.
+#[derive(Debug)]
+pub struct Transport(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Plain(TcpStream),
+}
+
+impl Transport {
+    /// A plain socket.
+    ///
+    /// # Errors
+    ///
+    /// When the socket cannot be made non-blocking.
+    pub fn plain(stream: std::net::TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self(Kind::Plain(TcpStream::from_std(stream))))
+    }
+
+    /// Reads what has come; 0 means that the peer has ended its side.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is nothing; any other error but `Interrupted` ends the connection.
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Kind::Plain(stream) => stream.read(into),
+        }
+    }
+
+    /// Writes as much as the connection takes at once.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when it takes nothing; any other error but `Interrupted` ends the connection.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Kind::Plain(stream) => stream.write(bytes),
+        }
+    }
+
+    /// Writes as much of the slices, in their order, as the connection takes at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.0 {
+            Kind::Plain(stream) => stream.write_vectored(slices),
+        }
+    }
+
+    /// Tells the peer that nothing more comes; reading goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone already.
+    pub fn shutdown_write(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Kind::Plain(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    fn source(&mut self) -> &mut TcpStream {
+        match &mut self.0 {
+            Kind::Plain(stream) => stream,
+        }
+    }
+}
+
+impl Source for Transport {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.source().register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.source().reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    #[test]
+    fn carries_bytes_both_ways_and_the_end() {
+        let (mut transport, mut peer) = connected();
+        let mut poll = Poll::new().unwrap();
+        poll.registry().register(&mut transport, Token(7), Interest::READABLE).unwrap();
+
+        let slices = [IoSlice::new(b"one "), IoSlice::new(b"two")];
+        assert_eq!(transport.write_vectored(&slices).unwrap(), 7);
+        assert_eq!(transport.write(b"!").unwrap(), 1);
+        transport.shutdown_write().unwrap();
+        let mut received = String::new();
+        peer.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "one two!");
+
+        peer.write_all(b"back").unwrap();
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, None).unwrap();
+        assert!(events.iter().any(|event| event.token() == Token(7) && event.is_readable()));
+        let mut buffer = [0; 16];
+        assert_eq!(transport.read(&mut buffer).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"back");
+    }
+
+    #[test]
+    fn does_not_block_when_there_is_nothing() {
+        let (mut transport, _peer) = connected();
+
+        let error = transport.read(&mut [0; 16]).unwrap_err();
+
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    fn connected() -> (Transport, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Transport::plain(listener.accept().unwrap().0).unwrap(), peer)
+    }
+}

@@ -1,0 +1,173 @@
+//! Frames as the gateway sends them: whole, final and unmasked (RFC 6455, section 5).
+
+use bytes::Bytes;
+use fastwebsockets::{Frame, OpCode, Payload};
+
+use super::close::CloseCode;
+use super::decoder::PeerClose;
+use super::header::CONTROL_PAYLOAD_BYTES_MAX;
+
+/// The longest head of a frame without a mask.
+const HEAD_BYTES_MAX: usize = 10;
+
+/// A text message encoded once for many receivers.
+///
+/// It is one whole frame in one shared allocation; a clone shares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedMessage {
+    bytes: Bytes,
+    header_len: u8,
+}
+
+impl PreparedMessage {
+    /// Encodes a text message; `payload` is UTF-8.
+    pub fn text(payload: &[u8]) -> Self {
+        let header_len = head_len(payload.len());
+        let mut bytes = Vec::with_capacity(usize::from(header_len) + payload.len());
+        encode_text(&mut bytes, payload);
+        Self { bytes: bytes.into(), header_len }
+    }
+
+    /// The frame, head and payload.
+    pub fn frame(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// What the frame carries.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[usize::from(self.header_len)..]
+    }
+}
+
+/// Appends a text frame (section 5.6); `payload` is UTF-8.
+pub fn encode_text(out: &mut Vec<u8>, payload: &[u8]) {
+    debug_assert!(simdutf8::basic::from_utf8(payload).is_ok(), "text frames carry UTF-8");
+    encode(out, OpCode::Text, payload);
+}
+
+/// Appends a binary frame (section 5.6).
+pub fn encode_binary(out: &mut Vec<u8>, payload: &[u8]) {
+    encode(out, OpCode::Binary, payload);
+}
+
+/// Appends a Ping (section 5.5.2) with at most 125 bytes of `payload`.
+pub fn encode_ping(out: &mut Vec<u8>, payload: &[u8]) {
+    encode(out, OpCode::Ping, cap_control_payload(payload));
+}
+
+/// Appends a Pong (section 5.5.3) with at most 125 bytes of `payload`, which are those of the Ping.
+pub fn encode_pong(out: &mut Vec<u8>, payload: &[u8]) {
+    encode(out, OpCode::Pong, cap_control_payload(payload));
+}
+
+/// Appends a Close (section 5.5.1) with as much of `reason` as fits, cut between characters.
+///
+/// The code must be allowed on the wire.
+pub fn encode_close(out: &mut Vec<u8>, code: CloseCode, reason: &str) {
+    let code = u16::from(code);
+    debug_assert!(CloseCode::allowed_on_wire(code), "{code} must not be sent");
+    let reason_most = reason.len().min(CONTROL_PAYLOAD_BYTES_MAX - 2);
+    let reason_end = (0..=reason_most).rfind(|&at| reason.is_char_boundary(at)).unwrap_or(0);
+    let mut payload = [0; CONTROL_PAYLOAD_BYTES_MAX];
+    payload[..2].copy_from_slice(&code.to_be_bytes());
+    payload[2..2 + reason_end].copy_from_slice(&reason.as_bytes()[..reason_end]);
+    encode(out, OpCode::Close, &payload[..2 + reason_end]);
+}
+
+/// Appends the Close that answers the peer's own: the same code, or none when it gave none (section 5.5.1).
+pub fn encode_close_reply(out: &mut Vec<u8>, received: Option<&PeerClose<'_>>) {
+    match received {
+        Some(close) => encode_close(out, close.code, ""),
+        None => encode(out, OpCode::Close, &[]),
+    }
+}
+
+/// Where the first frame in `bytes` ends; `None` when they do not hold it whole.
+///
+/// For frames of the gateway, which are not masked; `bytes` begin with a head.
+pub fn frame_end(bytes: &[u8]) -> Option<usize> {
+    let (&[_, short], rest) = bytes.split_first_chunk()?;
+    debug_assert!(short & 0x80 == 0, "the gateway does not mask");
+    let (head_len, payload_len) = match short {
+        126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+        short => (2, usize::from(short)),
+    };
+    payload_len.checked_add(head_len).filter(|&end| end <= bytes.len())
+}
+
+fn encode(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
+    let mut head = [0; HEAD_BYTES_MAX];
+    let head_len = Frame::new(true, opcode, None, Payload::Borrowed(payload)).fmt_head(&mut head);
+    out.reserve(head_len + payload.len());
+    out.extend_from_slice(&head[..head_len]);
+    out.extend_from_slice(payload);
+}
+
+fn head_len(payload_len: usize) -> u8 {
+    match payload_len {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    }
+}
+
+fn cap_control_payload(payload: &[u8]) -> &[u8] {
+    debug_assert!(payload.len() <= CONTROL_PAYLOAD_BYTES_MAX, "control frames are short");
+    &payload[..payload.len().min(CONTROL_PAYLOAD_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prepared_message_is_one_frame_around_its_payload_at_each_size_of_length() {
+        for (len, head_len) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let payload = vec![b'x'; len];
+            let message = PreparedMessage::text(&payload);
+            assert_eq!(message.payload(), payload);
+            assert_eq!(message.frame().len(), head_len + len);
+            assert_eq!(message.frame()[0], 0x81);
+            assert_eq!(frame_end(message.frame()), Some(head_len + len));
+        }
+    }
+
+    #[test]
+    fn frames_can_be_walked_and_a_cut_one_has_no_end() {
+        let mut bytes = Vec::new();
+        encode_text(&mut bytes, &[b'a'; 300]);
+        let second_at = bytes.len();
+        encode_binary(&mut bytes, &[7; 3]);
+        assert_eq!(frame_end(&bytes), Some(second_at));
+        assert_eq!(frame_end(&bytes[second_at..]), Some(5));
+        for cut in 0..second_at {
+            assert_eq!(frame_end(&bytes[..cut]), None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_between_characters() {
+        let mut bytes = Vec::new();
+        encode_close(&mut bytes, CloseCode::PolicyViolation, &"€".repeat(100));
+        assert_eq!(bytes[..4], [0x88, 2 + 123, 0x03, 0xF0]);
+        encode_close(&mut bytes, CloseCode::Normal, &format!("a{}", "€".repeat(100)));
+        assert_eq!(bytes[127..131], [0x88, 2 + 121, 0x03, 0xE8]);
+        assert!(std::str::from_utf8(&bytes[131..]).is_ok());
+    }
+
+    #[test]
+    fn a_close_without_a_code_is_answered_without_one() {
+        let mut bytes = Vec::new();
+        encode_close_reply(&mut bytes, None);
+        assert_eq!(bytes, [0x88, 0]);
+    }
+
+    #[test]
+    fn pings_and_pongs_carry_their_payload() {
+        let mut bytes = Vec::new();
+        encode_ping(&mut bytes, b"hi");
+        encode_pong(&mut bytes, b"");
+        assert_eq!(bytes, [0x89, 2, b'h', b'i', 0x8A, 0]);
+    }
+}
