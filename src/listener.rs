@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,6 +29,18 @@ impl Default for Options {
     fn default() -> Self {
         Self { connections: 100_000 }
     }
+}
+
+/// Raises the process's limit of open descriptors as far as it may, and returns it.
+pub fn raise_descriptor_limit() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, ..limit.clone() };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            limit.current = limit.maximum;
+        }
+    }
+    limit.current.and_then(|descriptors| usize::try_from(descriptors).ok()).unwrap_or(usize::MAX)
 }
 
 /// A bound socket that does not accept yet; the kernel lets clients wait in its queue.

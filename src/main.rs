@@ -1,6 +1,6 @@
 //! `fanfare`: reads the command line and the configuration, does what is asked, says how it went.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -60,7 +60,9 @@ fn issue(token: Token, loaded: &Loaded) -> Result<Vec<u8>, anyhow::Error> {
 
 fn log(config: &Config) {
     let filter = EnvFilter::new(&config.log.level);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Colours are for people: a file or a journal gets plain text.
+    let colours = io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
     match config.log.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

@@ -14,10 +14,16 @@ use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet};
-use crate::listener::Listener;
+use crate::listener::{Listener, raise_descriptor_limit};
 use crate::metrics::{HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics};
 use crate::shard::{self, Clock, Parts};
 use crate::{auth, drain, http, inbox};
+
+/// Descriptors of the process that serve no client: standard streams, listeners, scrapes, the control thread.
+const DESCRIPTORS_RESERVED: usize = 32;
+
+/// Descriptors that a shard needs for itself.
+const DESCRIPTORS_PER_SHARD: usize = 8;
 
 /// What clients may take beyond the drain window to end their side.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -78,8 +84,9 @@ async fn serve(config: Config) -> Result<(), Error> {
     announce(listener.local_addr().map_err(Error::Start)?, admin.addr()).map_err(Error::Start)?;
 
     let accepting = ListenerMetrics::new(&recorder);
-    accepting.limit.set(f64::from(u32::try_from(config.listener.connections).unwrap_or(u32::MAX)));
-    let accept = listener.run(Gate::new(config.listener.connections), outlets.clone(), watch, accepting);
+    let connections = connections_that_fit(config.listener.connections, config.shards);
+    accepting.limit.set(gauge(connections));
+    let accept = listener.run(Gate::new(connections), outlets.clone(), watch, accepting);
     tokio::pin!(accept);
     tokio::select! {
         ended = &mut accept => return ended.map_err(Error::Start),
@@ -151,6 +158,21 @@ fn start_admin(
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
 fn gauge(count: usize) -> f64 {
     count as f64
+}
+
+/// The configured limit, or what the process's descriptors allow where that is less.
+fn connections_that_fit(configured: usize, shards: usize) -> usize {
+    let reserved = DESCRIPTORS_RESERVED + shards * DESCRIPTORS_PER_SHARD;
+    let descriptors = raise_descriptor_limit();
+    let fitting = descriptors.saturating_sub(reserved).max(1);
+    if fitting < configured {
+        tracing::info!(
+            descriptors,
+            connections = fitting,
+            "limits.connections is lowered to what the limit of open files allows"
+        );
+    }
+    configured.min(fitting)
 }
 
 /// Tells scripts where to connect, before the first connection is accepted.

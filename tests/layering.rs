@@ -62,10 +62,17 @@ const PURE: &[&str] = &[
 ];
 
 /// What a pure module does not name: any path that begins like this.
-const DRIVEN: &[&str] = &["tokio", "hyper", "hyper_util", "mio", "socket2", "tracing", "std::net", "std::thread"];
+const DRIVEN: &[&str] =
+    &["tokio", "hyper", "hyper_util", "mio", "socket2", "tracing", "std::net", "std::thread"];
 
 /// What a pure module does not call: any path that ends like this.
 const CLOCKS: &[&str] = &["Instant::now", "SystemTime::now"];
+
+/// Words that may stand before a path that begins with `::`, and are no part of it.
+const BEFORE_PATHS: &[&str] = &[
+    "use", "in", "as", "dyn", "impl", "for", "mut", "const", "return", "break", "if", "while", "match",
+    "else",
+];
 
 #[test]
 fn modules_use_only_what_the_table_allows() {
@@ -173,13 +180,18 @@ fn finds_what_makes_a_pure_module_impure() {
 
         let expected = format!("shard/state.rs: {name} in a pure module");
         assert_eq!(found.first(), Some(&expected), "{planted}");
-        assert_eq!(Source::new("shard/driver.rs", planted).impurities().count(), 0, "a driver may: {planted}");
+        assert_eq!(
+            Source::new("shard/driver.rs", planted).impurities().count(),
+            0,
+            "a driver may: {planted}"
+        );
     }
 }
 
 #[test]
 fn leaves_pure_modules_what_only_looks_impure() {
-    let text = "use std::time::Instant; use crate::auth::hyper; fn tokio_like(now: Instant) -> bool { x.mio() }
+    let text =
+        "use std::time::Instant; use crate::auth::hyper; fn tokio_like(now: Instant) -> bool { x.mio() }
         #[cfg(test)] mod tests { use std::net::TcpStream; }";
 
     assert_eq!(Source::new("ws/mod.rs", text).impurities().count(), 0);
@@ -231,7 +243,8 @@ impl Source {
         for named in &self.paths {
             let Named::Own(path) = named else { continue };
             let used = path.first().map_or("the whole crate", String::as_str);
-            let is_allowed = allowed.is_some_and(|allowed| allowed.split_whitespace().any(|name| name == used));
+            let is_allowed =
+                allowed.is_some_and(|allowed| allowed.split_whitespace().any(|name| name == used));
             if used != module && !is_allowed {
                 found.insert(format!("{}: {module} may not use {used}", self.path));
             }
@@ -252,7 +265,8 @@ impl Source {
 }
 
 fn is_impure(path: &str) -> bool {
-    let is_clock = |clock| path.strip_suffix(clock).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"));
+    let is_clock =
+        |clock| path.strip_suffix(clock).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"));
     DRIVEN.iter().any(|driven| begins_with(path, driven)) || CLOCKS.iter().any(is_clock)
 }
 
@@ -279,7 +293,9 @@ fn sources() -> Vec<Source> {
     }
     let tests: BTreeSet<Vec<String>> = sources
         .iter()
-        .flat_map(|source| source.test_modules.iter().map(|name| [&source.module[..], &[name.clone()]].concat()))
+        .flat_map(|source| {
+            source.test_modules.iter().map(|name| [&source.module[..], &[name.clone()]].concat())
+        })
         .collect();
     sources.retain(|source| !(1..=source.module.len()).any(|end| tests.contains(&source.module[..end])));
     assert!(!sources.is_empty());
@@ -315,7 +331,8 @@ fn is_word(letter: char) -> bool {
 
 /// The length of the comment, literal or lifetime that the text begins with.
 fn left_out(text: &str) -> Option<usize> {
-    let to_end_of = |end: &str, from: usize| text[from..].find(end).map_or(text.len(), |at| from + at + end.len());
+    let to_end_of =
+        |end: &str, from: usize| text[from..].find(end).map_or(text.len(), |at| from + at + end.len());
     if text.starts_with("//") {
         return Some(to_end_of("\n", 0));
     }
@@ -437,6 +454,7 @@ fn paths(tokens: &[&str], module: &[String]) -> Vec<Named> {
             }
             // Only a visibility, or a method's or field's name.
             ["(", "crate" | "super" | "self", ")", ..] | [".", _, ..] => at += 2,
+            [word, "::", ..] if BEFORE_PATHS.contains(&word) => at += 1,
             _ => {
                 let mut written = Vec::new();
                 at += path(&tokens[at..], &[], &mut written).max(1);

@@ -28,7 +28,7 @@ use super::Options;
 use super::backlog::Lane;
 use super::client::{Client, Due, Membership, Stage};
 use super::room::{Completed, Flags, Room};
-use super::wheel::{Wheel, tick_at_or_after, ticks_passed};
+use super::wheel::{TICK, Wheel, tick_at_or_after, ticks_passed};
 
 /// How long a client that was sent Close may take to end the stream, in ticks of 64 ms.
 const LINGER_TICKS: u32 = 32;
@@ -220,7 +220,7 @@ impl Core {
         }
         self.reschedule(key);
         if self.drain.is_some() {
-            self.close(key, CloseCode::GoingAway, "the gateway is shutting down", CloseReason::Shutdown);
+            self.close(key, CloseCode::GoingAway, SHUTTING_DOWN, CloseReason::Shutdown);
         }
         key
     }
@@ -458,7 +458,28 @@ impl Core {
         let from = mem::replace(&mut drain.closed, wanted);
         let keys = drain.keys[from..wanted].to_vec();
         for key in keys {
-            self.close(key, CloseCode::GoingAway, "the gateway is shutting down", CloseReason::Shutdown);
+            self.advise_to_reconnect(key);
+            self.close(key, CloseCode::GoingAway, SHUTTING_DOWN, CloseReason::Shutdown);
+        }
+    }
+
+    /// Tells a client how long to wait before it comes back: a time of its own, so that not all come at once.
+    fn advise_to_reconnect(&mut self, key: ClientKey) {
+        let (Some(client), Some(drain)) = (self.clients.get(key), &self.drain) else { return };
+        if !client.is_open() || client.endpoint != Endpoint::Ws {
+            return;
+        }
+        let spread = (TICK * drain.window).max(RECONNECT_SPREAD_MIN);
+        let after = spread.mul_f64(share(client.session.client()));
+        self.json.clear();
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        protocol::write_reconnect(after_ms, SHUTTING_DOWN, self.timestamp, &mut self.json);
+        let frames = PreparedMessage::text(&self.json).frame().clone();
+        self.counts.sent.add(SentType::Reconnect, 1);
+        if self.has_backlog(key) {
+            self.enqueue(key, frames, Lane::Control);
+        } else {
+            self.notices.push_back(Notice { client: key, frames, lane: Lane::Control });
         }
     }
 
@@ -474,9 +495,22 @@ impl Core {
 /// An empty WebSocket ping, shared by all clients.
 const PING: &[u8] = &[0x89, 0];
 
+const SHUTTING_DOWN: &str = "the gateway is shutting down";
+
+/// At least over so long those come back who were sent away.
+const RECONNECT_SPREAD_MIN: Duration = Duration::from_secs(2);
+
+/// A number of a client's own in 0..1, evenly spread over all clients.
+fn share(id: ClientId) -> f64 {
+    let high = u32::try_from(foldhash::quality::FixedState::default().hash_one(id.0) >> 32).unwrap_or(0);
+    f64::from(high) / (f64::from(u32::MAX) + 1.0)
+}
+
 /// Ticks until a client's first ping: anywhere in the interval, so that a crowd that came together is not
 /// pinged together.
 fn first_ping(id: ClientId, every: u32) -> u32 {
-    let spread = u64::from(every.max(1));
-    u32::try_from(foldhash::quality::FixedState::default().hash_one(id.0) % spread).unwrap_or(0) + 1
+    let ticks = f64::from(every) * share(id);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and `every`")]
+    let ticks = ticks as u32;
+    ticks + 1
 }
