@@ -35,7 +35,7 @@ impl Default for Options {
 pub fn raise_descriptor_limit() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        let raised = Rlimit { current: limit.maximum, ..limit.clone() };
+        let raised = Rlimit { current: limit.maximum, ..limit };
         if setrlimit(Resource::Nofile, raised).is_ok() {
             limit.current = limit.maximum;
         }

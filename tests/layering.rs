@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::slice;
 
 /// Each module, lowest layer first, with those that it may use.
 const TABLE: &[(&str, &str)] = &[
@@ -26,7 +27,8 @@ const TABLE: &[(&str, &str)] = &[
     ("hub", "id ws history presence engine inbox metrics"),
     ("shard", "id metrics drain ws protocol auth history presence session transport inbox http hub"),
     ("admin", "id auth protocol hub inbox drain metrics"),
-    ("listener", "inbox drain metrics"),
+    // The id that a connection gets at accept is what chooses its shard.
+    ("listener", "id inbox drain metrics"),
     (
         "config",
         "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \
@@ -281,20 +283,21 @@ fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(folder).expect("a folder of the sources") {
+            let path = entry.expect("an entry of it").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                sources.push(Source::new(path.strip_prefix(&root).unwrap().to_str().unwrap(), &text));
+                let text = fs::read_to_string(&path).expect("a source is text");
+                let name = path.strip_prefix(&root).expect("it was found there");
+                sources.push(Source::new(name.to_str().expect("names are ASCII"), &text));
             }
         }
     }
     let tests: BTreeSet<Vec<String>> = sources
         .iter()
         .flat_map(|source| {
-            source.test_modules.iter().map(|name| [&source.module[..], &[name.clone()]].concat())
+            source.test_modules.iter().map(|name| [&source.module[..], slice::from_ref(name)].concat())
         })
         .collect();
     sources.retain(|source| !(1..=source.module.len()).any(|end| tests.contains(&source.module[..end])));
