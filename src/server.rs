@@ -7,13 +7,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::admin::{self, AdminHandle, Readiness};
 use crate::auth::Verifier;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::ShardIndex;
-use crate::inbox::{Command, Gate, Inbox, Outlet};
+use crate::inbox::{Command, Gate, Inbox, Outlet, PLACES_TO_REFUSE};
 use crate::listener::{Listener, raise_descriptor_limit};
 use crate::metrics::{HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics};
 use crate::shard::{self, Clock, Parts};
@@ -25,6 +26,9 @@ const DESCRIPTORS_RESERVED: usize = 32;
 /// Descriptors that a shard needs for itself.
 const DESCRIPTORS_PER_SHARD: usize = 8;
 
+/// How often is looked whether all connections have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// What clients may take beyond the drain window to end their side.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
@@ -32,7 +36,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address for clients.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("`listen`: cannot listen on {addr}: {source}")]
     Listen {
         /// As configured.
         addr: SocketAddr,
@@ -48,6 +52,9 @@ pub enum Error {
     /// A shard.
     #[error(transparent)]
     Shard(#[from] shard::SpawnError),
+    /// A shard has ended, with all its connections.
+    #[error("a shard has ended unexpectedly; the log says why")]
+    ShardEnded,
     /// The control thread.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),
@@ -86,10 +93,13 @@ async fn serve(config: Config) -> Result<(), Error> {
     let accepting = ListenerMetrics::new(&recorder);
     let connections = connections_that_fit(config.listener.connections, config.shards);
     accepting.limit.set(gauge(connections));
-    let accept = listener.run(Gate::new(connections), outlets.clone(), watch, accepting);
+    let gate = Gate::new(connections);
+    let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting);
     tokio::pin!(accept);
+    let mut shards = watch_over(shards);
     tokio::select! {
         ended = &mut accept => return ended.map_err(Error::Start),
+        _ = shards.join_next() => return Err(Error::ShardEnded),
         () = signals.next() => {}
     }
     tracing::info!(window = ?config.drain_window, "draining: closing all connections");
@@ -100,12 +110,16 @@ async fn serve(config: Config) -> Result<(), Error> {
         // A drain is never refused: only what carries messages is bounded.
         let _ = outlet.push(Command::Drain { window: config.drain_window });
     }
-    let patience = config.drain_window + DRAIN_GRACE;
+    let patience = config.drain_window.saturating_add(DRAIN_GRACE);
     tokio::select! {
         _ = &mut accept => {}
-        () = ended(shards) => tracing::info!("drained"),
+        _ = shards.join_next() => return Err(Error::ShardEnded),
+        () = emptied(&gate) => tracing::info!("drained"),
         () = tokio::time::sleep(patience) => tracing::warn!("some connections did not end in time"),
         () = signals.next() => tracing::warn!("stopped by a second signal"),
+    }
+    for outlet in &outlets {
+        let _ = outlet.push(Command::Stop);
     }
     admin.stop();
     Ok(())
@@ -162,7 +176,7 @@ fn gauge(count: usize) -> f64 {
 
 /// The configured limit, or what the process's descriptors allow where that is less.
 fn connections_that_fit(configured: usize, shards: usize) -> usize {
-    let reserved = DESCRIPTORS_RESERVED + shards * DESCRIPTORS_PER_SHARD;
+    let reserved = DESCRIPTORS_RESERVED + shards * DESCRIPTORS_PER_SHARD + PLACES_TO_REFUSE;
     let descriptors = raise_descriptor_limit();
     let fitting = descriptors.saturating_sub(reserved).max(1);
     if fitting < configured {
@@ -183,11 +197,21 @@ fn announce(public: SocketAddr, admin: SocketAddr) -> io::Result<()> {
     out.flush()
 }
 
-/// Waits until every shard's thread has ended.
-async fn ended(threads: Vec<JoinHandle<()>>) {
+/// A set whose first member ends with the first shard, which by itself none does.
+fn watch_over(threads: Vec<JoinHandle<()>>) -> JoinSet<()> {
+    let mut set = JoinSet::new();
     for thread in threads {
         // A thread that panicked has ended as well; the panic was reported where it happened.
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        set.spawn_blocking(move || drop(thread.join()));
+    }
+    set
+}
+
+/// Waits until no connection is open.
+async fn emptied(gate: &Gate) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    while gate.open() > 0 {
+        looks.tick().await;
     }
 }
 

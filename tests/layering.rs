@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "shard::state",
     "shard::client",
     "shard::conversation",
+    "shard::counts",
     "shard::outbound",
     "shard::room",
     "shard::batch",

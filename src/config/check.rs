@@ -36,8 +36,13 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
         "must be longer than `heartbeat.ping`, or clients are given up before they are asked",
     );
     let message_bytes = config.shard.message_bytes;
+    refuse(
+        config.shard.outbound_bytes < message_bytes.saturating_add(ENVELOPE_BYTES_MAX),
+        "limits.outbound_bytes",
+        "is less than `limits.message_bytes` and 1 KiB for the envelope around it: a client that has to wait for \
+         the longest allowed message would be closed as too slow",
+    );
     for (key, bytes) in [
-        ("limits.outbound_bytes", config.shard.outbound_bytes),
         ("limits.inbox_bytes", config.hub.inbox_bytes),
         ("limits.room_pending_bytes", config.hub.room_pending_bytes),
     ] {
@@ -128,5 +133,7 @@ fn is_loopback(address: IpAddr) -> bool {
 
 /// Far above any machine, far below what an index of a shard can be.
 const SHARDS_MAX: usize = 1024;
+/// What a message grows by on its way: the frame's header, names of room and user, offset and time.
+const ENVELOPE_BYTES_MAX: usize = 1024;
 /// RFC 7518, 3.2: a key of the hash's size or larger.
 const SECRET_BYTES_MIN: usize = 32;

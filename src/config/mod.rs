@@ -68,8 +68,8 @@ impl Default for Config {
             listener: listener::Options::default(),
             shard: shard::Options {
                 message_bytes: 64 << 10,
-                outbound_bytes: 1 << 20,
-                batch_bytes: 256 << 10,
+                outbound_bytes: OUTBOUND_BYTES,
+                batch_bytes: batch_bytes(OUTBOUND_BYTES),
                 heartbeat: shard::Heartbeat::default(),
                 session: session::Limits::default(),
                 node: host_name(),
@@ -235,6 +235,7 @@ impl Config {
 
     /// Sets what follows from other settings.
     fn derive(&mut self, origins: &BTreeMap<&'static str, Origin>) {
+        self.shard.batch_bytes = batch_bytes(self.shard.outbound_bytes);
         let is_development = self.auth.mode == Mode::None;
         self.http.demo = is_development;
         self.http.allow_loopback_origins = is_development;
@@ -243,6 +244,11 @@ impl Config {
             self.shard.session.broadcast = who;
         }
     }
+}
+
+/// A client that has a batch waiting must have space left for more.
+fn batch_bytes(outbound_bytes: usize) -> usize {
+    (outbound_bytes / 4).min(BATCH_BYTES_MAX)
 }
 
 /// The other key of a check over two.
@@ -287,3 +293,7 @@ fn host_name() -> NodeId {
     let name: String = name.trim().chars().take(64).map(legal).collect();
     NodeId::parse(&name).or_else(|_| NodeId::parse("fanfare")).expect("the fallback is a name")
 }
+
+const OUTBOUND_BYTES: usize = 1 << 20;
+/// The most that a room hands to one write, however much may wait.
+const BATCH_BYTES_MAX: usize = 256 << 10;

@@ -3,7 +3,7 @@
 use crate::auth::{Algorithm, Secret};
 use crate::id::NodeId;
 
-use super::value::{Value, address, choice, count, duration, flag, leeway, list, quoted, size, text};
+use super::value::{Value, address, choice, count, duration, flag, leeway, list, quoted, size, text, window};
 use super::{Config, check};
 
 /// One key of the configuration.
@@ -182,19 +182,19 @@ pub(super) static SETTINGS: &[Setting] = &[
         "limits.outbound_bytes",
         size,
         shard.outbound_bytes,
-        "What may wait for one client; more closes it with 4008."
+        "What may wait for one client; more closes it with 4008. At least `message_bytes` and 1 KiB."
     ),
     setting!(
         "limits.inbox_bytes",
         size,
         hub.inbox_bytes,
-        "What may wait for one shard; more is refused with `unavailable`."
+        "What may wait for one shard; who sends more is not read from until there is room."
     ),
     setting!(
         "limits.room_pending_bytes",
         size,
         hub.room_pending_bytes,
-        "What one room may have on its way to one shard; more is refused with `unavailable`."
+        "What one room may have on its way to one shard; who sends more is not read from until there is\nroom."
     ),
     setting!("limits.rooms", count, shard.session.rooms, "Rooms that one connection may be in."),
     setting!(
@@ -218,7 +218,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     ),
     setting!(
         "drain.window",
-        leeway,
+        window,
         drain_window,
         "At the end connections are closed evenly over this time."
     ),

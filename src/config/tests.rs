@@ -167,6 +167,54 @@ fn refuses_settings_that_do_not_fit_each_other() {
 }
 
 #[test]
+fn leaves_space_for_the_envelope_of_the_longest_message() {
+    let mut file = "limits.message_bytes = 65536\nlimits.outbound_bytes = 66559".to_owned();
+
+    let lines = mistakes(&file, &[], &[]);
+
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("conf.toml:2: limits.outbound_bytes: is less than"), "{lines:?}");
+    assert!(lines[0].contains("would be closed as too slow"), "{lines:?}");
+    file = file.replace("66559", "66560");
+    assert!(load(&file, &[], &[]).is_ok());
+}
+
+#[test]
+fn batches_are_a_quarter_of_what_may_wait_but_not_too_large() {
+    let batch_bytes = |outbound: &str| {
+        load(&format!("limits.outbound_bytes = \"{outbound}\""), &[], &[]).unwrap().config.shard.batch_bytes
+    };
+
+    assert_eq!(Config::default().shard.batch_bytes, 256 << 10);
+    assert_eq!(batch_bytes("256KiB"), 64 << 10);
+    assert_eq!(batch_bytes("1MiB"), 256 << 10);
+    assert_eq!(batch_bytes("64MiB"), 256 << 10);
+}
+
+#[test]
+fn times_are_longer_than_nothing_and_at_most_a_day() {
+    let longest = "limits.handshake = \"24h\"\ndrain.window = \"24h\"\n[heartbeat]\nping = \"23h\"\n\
+                   timeout = \"24h\"\nwrite = \"24h\"";
+    assert!(load(longest, &[], &[]).is_ok());
+    for key in ["limits.handshake", "heartbeat.ping", "heartbeat.timeout", "heartbeat.write", "drain.window"]
+    {
+        for time in ["24h 1ns", "1000000 years"] {
+            let lines = mistakes(&format!("{key} = \"{time}\""), &[], &[]);
+            let expected = format!("conf.toml:1: {key}: must be at most 24h");
+            assert!(lines.len() == 1 && lines[0].contains(&expected), "{time}: {lines:?}");
+        }
+        let none = load(&format!("{key} = \"0s\""), &[], &[]);
+        if key == "drain.window" {
+            assert_eq!(none.unwrap().config.drain_window, Duration::ZERO);
+        } else {
+            let lines: Vec<_> = none.unwrap_err().0.iter().map(Mistake::to_string).collect();
+            let expected = format!("{key}: must be longer than nothing");
+            assert!(lines.len() == 1 && lines[0].contains(&expected), "{lines:?}");
+        }
+    }
+}
+
+#[test]
 fn only_warns_of_a_short_secret() {
     let loaded = load("auth.mode = \"jwt\"\nauth.secret = \"short\"", &[], &[]).unwrap();
 

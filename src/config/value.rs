@@ -149,15 +149,23 @@ pub(super) mod size {
     }
 }
 
-/// A length of time.
+/// A length of time, at most a day.
 pub(super) mod duration {
     use super::{Duration, Value, quoted};
 
     pub(in super::super) fn parse(value: &Value) -> Result<Duration, String> {
-        match parse_or_zero(value)? {
+        match parse_up_to_a_day(value)? {
             Duration::ZERO => Err("must be longer than nothing".to_owned()),
             some => Ok(some),
         }
+    }
+
+    pub(in super::super) fn parse_up_to_a_day(value: &Value) -> Result<Duration, String> {
+        let time = parse_or_zero(value)?;
+        if time > DAY {
+            return Err("must be at most 24h".to_owned());
+        }
+        Ok(time)
     }
 
     pub(in super::super) fn parse_or_zero(value: &Value) -> Result<Duration, String> {
@@ -169,6 +177,13 @@ pub(super) mod duration {
     pub(in super::super) fn print(value: &Duration) -> Option<String> {
         Some(quoted(&humantime::format_duration(*value).to_string()))
     }
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+}
+
+/// A length of time, at most a day, or none.
+pub(super) mod window {
+    pub(in super::super) use super::duration::{parse_up_to_a_day as parse, print};
 }
 
 /// A length of time, or none.

@@ -29,7 +29,7 @@ pub struct StreamPosition {
 }
 
 /// Something on the way is full. Nobody was given the message, and it has no place in any order:
-/// the sender holds back or answers `unavailable`.
+/// the sender is held back, not read from, until there is room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too much is on its way already")]
 pub struct Busy;

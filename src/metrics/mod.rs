@@ -147,8 +147,6 @@ pub struct ShardMetrics {
     pub queue_bytes: Gauge,
     /// Connections of this shard with a backlog.
     pub slow: Gauge,
-    /// Bytes found in the inbox of this shard.
-    pub inbox_bytes: Gauge,
     /// Connections closed after silence.
     pub ping_timeouts: Counter,
     /// Memberships of clients in rooms.
@@ -180,7 +178,6 @@ impl ShardMetrics {
             dropped: recorder.counters(&table::DROPPED),
             queue_bytes: recorder.gauge(&table::QUEUE_BYTES, &shard),
             slow: recorder.gauge(&table::SLOW, &shard),
-            inbox_bytes: recorder.gauge(&table::SHARD_INBOX, &shard),
             ping_timeouts: recorder.counter(&table::PING_TIMEOUTS, &[]),
             memberships: recorder.gauge(&table::MEMBERSHIPS, &[]),
             broadcasts: recorder.counters(&table::BROADCASTS),

@@ -92,8 +92,6 @@ table! {
         "Messages that a recipient was not given, counted for each recipient.";
     SHARD_CONNECTIONS: Kind::Gauge, "fanfare_shard_connections", Some(Unit::Count), ["shard"],
         "Open WebSocket connections of a shard.";
-    SHARD_INBOX: Kind::Gauge, "fanfare_shard_inbox_bytes", Some(Unit::Bytes), ["shard"],
-        "Bytes found in a shard's inbox when it was emptied last.";
     PING_TIMEOUTS: Kind::Counter, "fanfare_ping_timeouts_total", Some(Unit::Count), [],
         "Connections closed because nothing came from the client for too long.";
     ROOMS: Kind::Gauge, "fanfare_rooms", Some(Unit::Count), [], "Rooms with at least one member.";

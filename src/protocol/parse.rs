@@ -351,7 +351,7 @@ fn unsigned(node: Node<'_>) -> Option<u64> {
 fn unknown_type(kind: &str) -> Refusal {
     // A long one would be a way to have the gateway send what a client wrote, larger.
     let shown: String = kind.chars().take(32).collect();
-    let known = "ping, pong, join, leave, message, presence, history, auth";
+    let known = "ping, pong, join, leave, message";
     Refusal::new(ErrorCode::UnknownType, format!("`type` {shown:?} is not known: send one of {known}"))
 }
 

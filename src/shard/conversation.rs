@@ -7,7 +7,6 @@ use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
 use crate::session::Action;
 use crate::ws::{self, CloseCode, DecodeError, Event, MessageKind, PreparedMessage};
 
-use super::backlog::Lane;
 use super::client::Held;
 use super::state::{Core, LocalRoom, Notice, Shard};
 
@@ -19,6 +18,9 @@ enum Flow {
     /// A room took no more: the message is to be tried again.
     Held,
 }
+
+/// A room still takes no more.
+pub(super) struct StillHeld;
 
 /// What goes with a request besides what it asks.
 struct Asked<'a> {
@@ -47,6 +49,7 @@ impl Shard {
                     self.core.counts.payload_received += payload.len() as u64;
                     if self.message(key, kind, &payload, born, replies) == Flow::Held {
                         let message = payload.into_vec();
+                        self.core.counts.held += 1;
                         return self.core.hold(key, Held { born, message, rest: input.to_vec() });
                     }
                 }
@@ -87,9 +90,16 @@ impl Shard {
     fn request(&mut self, key: ClientKey, payload: &[u8], born: u64, replies: &mut Vec<u8>) -> Flow {
         let Self { parser, core } = self;
         let parsed = parser.parse(payload);
-        let client = &mut core.clients[key];
+        let client = &core.clients[key];
         // The first membership is that of everyone.
-        let joined = client.memberships.len() - 1;
+        let mut joined = client.memberships.len() - 1;
+        if let Ok(Request::Join { room, .. }) = parsed.request
+            && core.membership(key, room).is_some()
+        {
+            // To join again takes no further place.
+            joined -= 1;
+        }
+        let client = &mut core.clients[key];
         core.json.clear();
         let limits = &core.options.session;
         let action = client.session.handle(&parsed, limits, joined, core.timestamp, &mut core.json);
@@ -102,24 +112,26 @@ impl Shard {
         flow
     }
 
-    /// Tries again what rooms have refused. What they refuse again waits on, in the same order.
-    pub(super) fn retry_held(&mut self, replies: &mut Vec<u8>) -> Option<ClientKey> {
-        let key = self.core.held.pop_front()?;
-        let held = self.core.clients.get_mut(key).and_then(|client| client.held.take())?;
+    /// Tries again what a room has refused to the client that waits longest. `Err` when it is refused again, and waits
+    /// on behind the others; `Ok` with the client that can be read from again, if it is still there.
+    pub(super) fn retry_held(&mut self, replies: &mut Vec<u8>) -> Result<Option<ClientKey>, StillHeld> {
+        let Some(key) = self.core.held.pop_front() else { return Ok(None) };
+        let Some(held) = self.core.clients.get_mut(key).and_then(|client| client.held.take()) else {
+            return Ok(None);
+        };
         let Held { born, message, mut rest } = *held;
         if self.message(key, MessageKind::Text, &message, born, replies) == Flow::Held {
             self.core.hold(key, Held { born, message, rest });
-            return None;
+            return Err(StillHeld);
         }
         self.receive(key, &mut rest, born, replies);
-        Some(key)
+        Ok(Some(key))
     }
 }
 
 impl Core {
     fn hold(&mut self, key: ClientKey, held: Held) {
         if let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) {
-            self.counts.held += 1;
             client.held = Some(Box::new(held));
             self.held.push_back(key);
         }
@@ -283,7 +295,7 @@ impl Core {
         if self.has_backlog(key) {
             self.counts.sent.add(SentType::Ack, 1);
             let frames = PreparedMessage::text(&self.json).frame().clone();
-            self.notices.push_back(Notice { client: key, frames, lane: Lane::Bulk });
+            self.notices.push_back(Notice::bulk(key, frames));
         } else {
             self.reply(SentType::Ack, replies);
         }

@@ -10,13 +10,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mio::{Events, Interest, Token};
 use slotmap::{Key, KeyData, SecondaryMap};
 use tokio::io::unix::AsyncFd;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinError, JoinSet, LocalSet};
 
 use crate::http;
 use crate::id::{ClientId, ClientKey};
@@ -27,9 +27,11 @@ use crate::transport::Transport;
 
 use super::Parts;
 use super::backlog::Lane;
+use super::clock::Clock;
+use super::conversation::StillHeld;
 use super::report::Report;
 use super::state::{Newcomer, Notice, Shard};
-use super::wheel::TICK;
+use super::wheel::{TICK, ticks_passed};
 
 /// What one read takes at most, and the size of the buffer that all connections of a shard share.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -47,31 +49,17 @@ const DELIVERIES_PER_TURN: usize = 256;
 const SLICES_PER_WRITE: usize = 64;
 
 /// How soon input that a room refused is tried again.
-const HELD_RETRY: Duration = Duration::from_millis(1);
+const HELD_RETRY: Duration = Duration::from_nanos(HELD_RETRY_NANOS);
+const HELD_RETRY_NANOS: u64 = 1_000_000;
 
-/// The gateway's monotonic time, as nanoseconds since it started.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+/// Refusals after which the rest of the held input waits for the next try: each costs the parsing of a message.
+const REFUSALS_PER_RETRY: usize = 16;
 
-impl Clock {
-    /// Starts at 0.
-    #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
+/// Commands taken from the inbox in one turn, before deliveries have theirs.
+const COMMANDS_PER_TURN: usize = 256;
 
-    /// Nanoseconds since the start.
-    #[expect(clippy::cast_possible_truncation, reason = "584 years")]
-    pub fn now(&self) -> u64 {
-        self.0.elapsed().as_nanos() as u64
-    }
-
-    /// Seconds since the Unix epoch; the wall clock, which may step.
-    #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
-    pub fn unix() -> u64 {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-    }
-}
+/// A turn that begins so much later than it should tells of a process that was stopped, not of silent clients.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 #[expect(
     deprecated,
@@ -122,8 +110,14 @@ struct Driver {
     replies: Vec<u8>,
     clock: Clock,
     report: Report,
+    /// Handshakes that ended while the shard slept.
+    finished: VecDeque<Result<Handshake, JoinError>>,
     /// Events may be left in the poller.
     more_events: bool,
+    /// When held input is tried again, in nanoseconds of the clock.
+    retry_at: u64,
+    /// When the next turn should begin at the latest.
+    expected_at: u64,
 }
 
 struct Socket {
@@ -132,6 +126,13 @@ struct Socket {
     queued: bool,
     /// The peer has ended its side, so that only reading to the end tells.
     ended: bool,
+}
+
+/// Whether the shard goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Go,
+    End,
 }
 
 enum Read {
@@ -159,22 +160,26 @@ impl Driver {
             replies: Vec::new(),
             clock: parts.clock,
             report: Report::new(parts.metrics),
+            finished: VecDeque::new(),
             more_events: true,
+            retry_at: 0,
+            expected_at: parts.clock.now(),
         })
     }
 
     async fn run(mut self) {
         loop {
-            self.turn();
+            if self.turn() == Next::End {
+                return;
+            }
             if self.has_work() {
+                // Others' sockets must not wait until this work is done.
+                self.more_events = true;
                 self.report.publish_sometimes(&mut self.shard.core, self.sockets.len(), self.clock.now());
                 tokio::task::yield_now().await;
                 continue;
             }
             self.report.publish(&mut self.shard.core, self.sockets.len());
-            if self.shard.core.is_drained() {
-                return;
-            }
             self.wait().await;
         }
     }
@@ -182,6 +187,8 @@ impl Driver {
     /// Sleeps until there is something to do. Every branch is safe to cancel.
     async fn wait(&mut self) {
         let sleep = self.sleep();
+        self.expected_at =
+            self.clock.now().saturating_add(u64::try_from(sleep.as_nanos()).unwrap_or(u64::MAX));
         tokio::select! {
             biased;
             ready = self.poll.readable_mut() => if let Ok(mut ready) = ready {
@@ -190,7 +197,7 @@ impl Driver {
                 self.more_events = true;
             },
             () = self.inbox.notified() => {}
-            Some(done) = self.handshakes.join_next() => self.finish_handshake(done),
+            Some(done) = self.handshakes.join_next() => self.finished.push_back(done),
             () = tokio::time::sleep(sleep) => {}
         }
     }
@@ -205,21 +212,37 @@ impl Driver {
     }
 
     fn has_work(&self) -> bool {
-        self.more_events || !self.readable.is_empty() || self.shard.core.has_deliveries()
+        self.more_events
+            || !self.readable.is_empty()
+            || !self.commands.is_empty()
+            || !self.finished.is_empty()
+            || self.shard.core.has_deliveries()
     }
 
-    fn turn(&mut self) {
-        self.shard.core.tick(self.clock.now(), Clock::unix());
+    fn turn(&mut self) -> Next {
+        self.tick();
         self.poll_sockets();
         self.read();
         self.retry_held();
-        self.apply();
-        while let Some(done) = self.handshakes.try_join_next() {
-            self.finish_handshake(done);
+        if self.apply() == Next::End {
+            return Next::End;
         }
+        self.finish_handshakes();
         self.notices();
         self.deliver();
         self.reap();
+        self.expected_at = self.clock.now();
+        Next::Go
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        let lag = Duration::from_nanos(now.saturating_sub(self.expected_at));
+        if lag >= STANDSTILL {
+            tracing::warn!(?lag, "the shard stood still");
+            self.shard.core.excuse(ticks_passed(lag));
+        }
+        self.shard.core.tick(now, Clock::unix());
     }
 
     fn poll_sockets(&mut self) {
@@ -271,10 +294,23 @@ impl Driver {
 
     /// Tries input again that a room refused, and goes on reading from those whose input it took.
     fn retry_held(&mut self) {
+        let now = self.clock.now();
+        if now < self.retry_at {
+            return;
+        }
+        self.retry_at = now + HELD_RETRY_NANOS;
+        let mut refused = 0;
         for _ in 0..self.shard.core.held.len() {
-            if let Some(key) = self.shard.retry_held(&mut self.replies) {
-                self.write_replies(key);
-                self.read_later(key);
+            match self.shard.retry_held(&mut self.replies) {
+                Ok(Some(key)) => {
+                    self.write_replies(key);
+                    self.read_later(key);
+                }
+                Ok(None) => {}
+                Err(StillHeld) => refused += 1,
+            }
+            if refused == REFUSALS_PER_RETRY {
+                break;
             }
         }
     }
@@ -329,10 +365,14 @@ impl Driver {
         self.replies.shrink_to(SCRATCH_BYTES);
     }
 
-    fn apply(&mut self) {
-        self.inbox.take_all(&mut self.commands);
-        while let Some(command) = self.commands.pop_front() {
+    fn apply(&mut self) -> Next {
+        if self.commands.is_empty() {
+            self.inbox.take_all(&mut self.commands);
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.commands.pop_front() else { break };
             match command {
+                Command::Stop => return Next::End,
                 Command::Accept { stream, permit, id, full, accepted_at } => {
                     let shared = Arc::clone(&self.http);
                     let refuse = full || self.shard.core.is_draining();
@@ -342,6 +382,16 @@ impl Driver {
                 }
                 other => self.shard.core.apply(other),
             }
+        }
+        Next::Go
+    }
+
+    fn finish_handshakes(&mut self) {
+        while let Some(done) = self.handshakes.try_join_next() {
+            self.finished.push_back(done);
+        }
+        while let Some(done) = self.finished.pop_front() {
+            self.finish_handshake(done);
         }
     }
 
@@ -354,7 +404,7 @@ impl Driver {
         }
     }
 
-    fn finish_handshake(&mut self, done: Result<Handshake, tokio::task::JoinError>) {
+    fn finish_handshake(&mut self, done: Result<Handshake, JoinError>) {
         let Ok((http::Outcome::Upgraded(upgraded), id, permit)) = done else { return };
         let mut read_ahead = upgraded.read_ahead.to_vec();
         let claims = upgraded.claims;
@@ -384,11 +434,7 @@ impl Driver {
 
     /// Writes what is for single clients.
     fn notices(&mut self) {
-        while let Some(Notice { client, frames, lane }) = self.shard.core.notices.pop_front() {
-            if self.shard.core.has_backlog(client) {
-                self.shard.core.enqueue(client, frames, lane);
-                continue;
-            }
+        while let Some(Notice { client, frames, lane, .. }) = self.shard.core.next_notice() {
             let Some(socket) = self.sockets.get_mut(client) else { continue };
             match self.report.wrote(socket.transport.write(&frames), frames.len()) {
                 WriteResult::Ok => {}

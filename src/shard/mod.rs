@@ -7,7 +7,9 @@
 mod backlog;
 mod batch;
 mod client;
+mod clock;
 mod conversation;
+mod counts;
 mod driver;
 mod outbound;
 mod report;
@@ -27,7 +29,8 @@ use crate::inbox::Inbox;
 use crate::metrics::ShardMetrics;
 use crate::{http, session};
 
-pub use driver::{Clock, SpawnError, spawn};
+pub use clock::Clock;
+pub use driver::{SpawnError, spawn};
 
 #[doc(hidden)]
 pub mod bench {

@@ -11,7 +11,7 @@ use crate::ws::CloseCode;
 use super::backlog::{Backlog, Lane};
 use super::client::Stage;
 use super::room::Step;
-use super::state::Core;
+use super::state::{Core, Notice};
 
 /// Deliveries from one room before the next room has its turn.
 const ROOM_QUANTUM: u32 = 64;
@@ -44,6 +44,7 @@ impl Core {
             }
             let Some(local) = self.rooms.get_mut(key) else {
                 self.ready.pop_front();
+                self.served = 0;
                 continue;
             };
             match local.room.next_step() {
@@ -92,11 +93,13 @@ impl Core {
     /// Queues whole frames behind what waits already. A full queue closes the client as a slow consumer.
     pub(super) fn enqueue(&mut self, key: ClientKey, frames: Bytes, lane: Lane) {
         let limit = self.options.outbound_bytes;
-        let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) else {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        // Answers to what came before a Close still go out before it.
+        let is_wanted = client.is_open() || lane == Lane::Control;
+        let Some(backlog) = client.backlog.as_mut().filter(|_| is_wanted) else {
             self.counts.dropped.add(DropReason::Closing, 1);
             return;
         };
-        let backlog = client.backlog.get_or_insert_default();
         let length = frames.len();
         let pushed = match lane {
             Lane::Control => backlog.push_control(frames, limit),
@@ -105,6 +108,30 @@ impl Core {
         match pushed {
             Ok(()) => self.counts.queue_bytes += length,
             Err(_) => self.overflow(key, "too much was waiting to be read"),
+        }
+    }
+
+    /// What is to be written to a client alone and at once; what must wait behind a backlog is queued on the way.
+    pub(super) fn next_notice(&mut self) -> Option<Notice> {
+        loop {
+            let notice = self.notices.pop_front()?;
+            if !self.has_backlog(notice.client) {
+                return Some(notice);
+            }
+            if notice.is_close {
+                self.enqueue_close(notice.client, notice.frames);
+            } else {
+                self.enqueue(notice.client, notice.frames, notice.lane);
+            }
+        }
+    }
+
+    /// Makes a Close frame the last of what waits. Messages that wait are dropped, so that it is seen.
+    fn enqueue_close(&mut self, key: ClientKey, frame: Bytes) {
+        if let Some(backlog) = self.clients.get_mut(key).and_then(|client| client.backlog.as_mut()) {
+            let before = backlog.bytes();
+            backlog.close(frame);
+            self.counts.queue_bytes = self.counts.queue_bytes + backlog.bytes() - before;
         }
     }
 

@@ -4,7 +4,8 @@ use std::io;
 
 use crate::metrics::{Layer, ShardMetrics, Source, WriteResult};
 
-use super::state::{Core, Tally};
+use super::counts::Tally;
+use super::state::Core;
 
 /// How long counts may be behind while a shard is busy, in nanoseconds.
 const BEHIND_MAX: u64 = 50_000_000;
@@ -40,8 +41,6 @@ impl Report {
             Ok(taken) if taken == length => (taken, WriteResult::Ok),
             Ok(taken) => (taken, WriteResult::Partial),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, WriteResult::WouldBlock),
-            // Nothing was taken; whoever waits for the socket tries again.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, WriteResult::WouldBlock),
             Err(_) => (0, WriteResult::Error),
         };
         self.taken = taken;

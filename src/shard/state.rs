@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::marker::PhantomData;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use crate::http::Endpoint;
 use crate::hub::{self, Address, Hub};
 use crate::id::{ClientId, ClientKey, RoomId, RoomKey, ShardIndex};
 use crate::inbox::{Command, Permit};
-use crate::metrics::{CloseReason, DropReason, LabelValue, ReceivedType, SentType};
+use crate::metrics::{CloseReason, DropReason, SentType};
 use crate::protocol::{self, Parser, Welcome};
 use crate::session::Session;
 use crate::ws::{self, CloseCode, Decoder, PreparedMessage};
@@ -27,7 +26,8 @@ use crate::ws::{self, CloseCode, Decoder, PreparedMessage};
 use super::Options;
 use super::backlog::Lane;
 use super::client::{Client, Due, Membership, Stage};
-use super::room::{Completed, Flags, Room};
+use super::counts::Counts;
+use super::room::{Flags, Room};
 use super::wheel::{TICK, Wheel, tick_at_or_after, ticks_passed};
 
 /// How long a client that was sent Close may take to end the stream, in ticks of 64 ms.
@@ -38,6 +38,18 @@ pub(super) struct Notice {
     pub(super) client: ClientKey,
     pub(super) frames: Bytes,
     pub(super) lane: Lane,
+    /// A Close, after which nothing is written.
+    pub(super) is_close: bool,
+}
+
+impl Notice {
+    pub(super) fn control(client: ClientKey, frames: Bytes) -> Self {
+        Self { client, frames, lane: Lane::Control, is_close: false }
+    }
+
+    pub(super) fn bulk(client: ClientKey, frames: Bytes) -> Self {
+        Self { client, frames, lane: Lane::Bulk, is_close: false }
+    }
 }
 
 /// A client that a handshake has let in.
@@ -47,27 +59,6 @@ pub(super) struct Newcomer {
     /// Seconds until the token runs out.
     pub(super) expires_in: Option<u64>,
     pub(super) permit: Permit,
-}
-
-/// Plain counts that the driver publishes.
-#[derive(Default)]
-pub(super) struct Counts {
-    pub(super) opened: u64,
-    pub(super) closed: Tally<CloseReason>,
-    pub(super) received: Tally<ReceivedType>,
-    pub(super) sent: Tally<SentType>,
-    pub(super) dropped: Tally<DropReason>,
-    pub(super) payload_received: u64,
-    pub(super) wire_received: u64,
-    pub(super) ping_timeouts: u64,
-    /// Messages published to a room or to everyone.
-    pub(super) broadcasts: u64,
-    pub(super) held: u64,
-    /// The batches that were given to all.
-    pub(super) batches: Vec<Completed>,
-    pub(super) memberships: usize,
-    pub(super) slow: usize,
-    pub(super) queue_bytes: usize,
 }
 
 /// The state of one shard.
@@ -101,37 +92,6 @@ pub(super) struct Core {
     drain: Option<Drain>,
 }
 
-/// A count for each value of a label.
-pub(super) struct Tally<L> {
-    values: [u64; TALLY_VALUES],
-    label: PhantomData<L>,
-}
-
-impl<L> Default for Tally<L> {
-    fn default() -> Self {
-        Self { values: [0; TALLY_VALUES], label: PhantomData }
-    }
-}
-
-impl<L: LabelValue> Tally<L> {
-    const FITS: () = assert!(L::ALL.len() <= TALLY_VALUES, "a label with more values than a tally holds");
-
-    pub(super) fn add(&mut self, label: L, count: u64) {
-        let () = Self::FITS;
-        self.values[label.index()] += count;
-    }
-
-    /// Takes all counts that are not 0.
-    pub(super) fn take(&mut self, mut each: impl FnMut(L, u64)) {
-        for label in L::ALL {
-            let count = mem::take(&mut self.values[label.index()]);
-            if count > 0 {
-                each(*label, count);
-            }
-        }
-    }
-}
-
 /// A room with members on this shard.
 pub(super) struct LocalRoom {
     pub(super) room: Room,
@@ -152,8 +112,6 @@ struct Drain {
     began: u32,
     window: u32,
 }
-
-const TALLY_VALUES: usize = 16;
 
 impl Shard {
     pub(super) fn new(index: ShardIndex, options: Arc<Options>, hub: Arc<Hub>) -> Self {
@@ -238,7 +196,7 @@ impl Core {
         protocol::write_welcome(&welcome, self.timestamp, &mut self.json);
         let frames = PreparedMessage::text(&self.json).frame().clone();
         self.counts.sent.add(SentType::Welcome, 1);
-        self.notices.push_back(Notice { client: key, frames, lane: Lane::Control });
+        self.notices.push_back(Notice::control(key, frames));
     }
 
     /// Makes a client a member of a room of this shard, for publications after `offset`.
@@ -290,14 +248,14 @@ impl Core {
                     }
                     self.counts.sent.add(SentType::Message, 1);
                     let frames = message.frame().clone();
-                    self.notices.push_back(Notice { client, frames, lane: Lane::Bulk });
+                    self.notices.push_back(Notice::bulk(client, frames));
                 }
             }
             Command::Disconnect { client, code, reason } => {
                 self.close(client, code, &reason, CloseReason::Kicked);
             }
             Command::Drain { window } => self.start_drain(window),
-            Command::Accept { .. } => debug_assert!(false, "the driver takes sockets over itself"),
+            Command::Accept { .. } | Command::Stop => debug_assert!(false, "the driver does these itself"),
         }
     }
 
@@ -313,15 +271,9 @@ impl Core {
         if !self.detach(key, reason) {
             return;
         }
-        let client = &mut self.clients[key];
-        if let Some(backlog) = &mut client.backlog {
-            let before = backlog.bytes();
-            backlog.close(frame.into());
-            self.counts.queue_bytes = self.counts.queue_bytes + backlog.bytes() - before;
-        } else {
-            self.notices.push_back(Notice { client: key, frames: frame.into(), lane: Lane::Control });
-            self.closed.push_back(key);
-        }
+        let frames = frame.into();
+        self.notices.push_back(Notice { client: key, frames, lane: Lane::Control, is_close: true });
+        self.closed.push_back(key);
         self.reschedule(key);
     }
 
@@ -337,7 +289,12 @@ impl Core {
     /// Takes a client out of all directories, once.
     fn detach(&mut self, key: ClientKey, reason: CloseReason) -> bool {
         let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) else { return false };
-        client.stage = Stage::Leaving { until: self.wheel.now() + LINGER_TICKS };
+        // Who has a frame half written may need longer to take that and the Close behind it.
+        let patience = match client.backlog {
+            Some(_) => tick_at_or_after(self.options.heartbeat.write).max(LINGER_TICKS),
+            None => LINGER_TICKS,
+        };
+        client.stage = Stage::Leaving { until: self.wheel.now().saturating_add(patience) };
         client.held = None;
         client.decoder = Decoder::default();
         let in_rooms = client.endpoint == Endpoint::Ws;
@@ -359,6 +316,10 @@ impl Core {
 
     /// All was said: the sending side of this client's socket is to be ended.
     pub(super) fn end_sending(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.stage = Stage::Leaving { until: self.wheel.now().saturating_add(LINGER_TICKS) };
+            self.reschedule(key);
+        }
         self.closed.push_back(key);
     }
 
@@ -402,7 +363,7 @@ impl Core {
                 let every = tick_at_or_after(self.options.heartbeat.ping).max(1);
                 client.ping_at = client.ping_at.saturating_add(every).max(now + 1);
                 let frames = Bytes::from_static(PING);
-                self.notices.push_back(Notice { client: key, frames, lane: Lane::Control });
+                self.notices.push_back(Notice::control(key, frames));
             }
             Due::Silent => {
                 self.counts.ping_timeouts += 1;
@@ -476,19 +437,18 @@ impl Core {
         protocol::write_reconnect(after_ms, SHUTTING_DOWN, self.timestamp, &mut self.json);
         let frames = PreparedMessage::text(&self.json).frame().clone();
         self.counts.sent.add(SentType::Reconnect, 1);
-        if self.has_backlog(key) {
-            self.enqueue(key, frames, Lane::Control);
-        } else {
-            self.notices.push_back(Notice { client: key, frames, lane: Lane::Control });
-        }
+        self.notices.push_back(Notice::control(key, frames));
     }
 
     pub(super) fn is_draining(&self) -> bool {
         self.drain.is_some()
     }
 
-    pub(super) fn is_drained(&self) -> bool {
-        self.drain.is_some() && self.clients.is_empty()
+    /// The process stood still for so many ticks: nobody is to blame for not having been heard meanwhile.
+    pub(super) fn excuse(&mut self, lag: u32) {
+        for client in self.clients.values_mut() {
+            client.heard_at = client.heard_at.saturating_add(lag);
+        }
     }
 }
 

@@ -122,6 +122,10 @@ fn a_full_queue_closes_its_client_with_4008_and_costs_the_others_nothing() {
     }
     assert_eq!(received, 1200);
     assert!(!world.shard.core.clients[slow].is_open());
+    assert!(
+        world.notices().iter().all(|(client, _)| *client == fast),
+        "its Close waits behind what was begun"
+    );
     let mut slices = [std::io::IoSlice::new(&[]); 8];
     let (slots, _) = world.shard.core.backlog_slices(slow, &mut slices);
     assert_eq!(slices[0][..], [1, b'x'], "the frame that was begun is ended");
@@ -130,6 +134,64 @@ fn a_full_queue_closes_its_client_with_4008_and_costs_the_others_nothing() {
         world.shard.core.counts.queue_bytes,
         slices[..slots].iter().map(|slice| slice.len()).sum::<usize>()
     );
+}
+
+#[test]
+fn a_close_is_said_even_when_what_goes_before_it_would_block() {
+    let mut world = World::new();
+    let ann = world.enter("ann");
+    world.notices();
+    world.receive(ann, &[0x81, 1, b'x']);
+    // The driver writes the replies of a read first, and they do not all fit.
+    world.shard.core.blocked(ann, Bytes::from_static(&[0x81, 1, b'r']), 1, Lane::Control);
+    assert_eq!(world.notices(), []);
+    let mut slices = [std::io::IoSlice::new(&[]); 8];
+    let (slots, _) = world.shard.core.backlog_slices(ann, &mut slices);
+    assert_eq!(slices[0][..], [1, b'r']);
+    assert_eq!(close_code(&slices[slots - 1]), 1002);
+}
+
+#[test]
+fn answers_to_what_came_before_a_close_go_out_before_it() {
+    let mut world = World::new();
+    let ann = world.enter("ann");
+    world.notices();
+    world.shard.core.blocked(ann, Bytes::from_static(&[0x81, 1, b'r']), 1, Lane::Bulk);
+    let mut input = masked(0x81, br#"{"type":"ping","id":1}"#);
+    input.extend_from_slice(&masked(0x88, &1000_u16.to_be_bytes()));
+    let mut replies = Vec::new();
+    world.shard.receive(ann, &mut input, 0, &mut replies);
+    world.shard.core.enqueue(ann, replies.into(), Lane::Control);
+    world.notices();
+    let mut slices = [std::io::IoSlice::new(&[]); 8];
+    let (slots, _) = world.shard.core.backlog_slices(ann, &mut slices);
+    assert_eq!(slots, 3);
+    assert!(String::from_utf8_lossy(&slices[1]).contains("pong"));
+    assert_eq!(close_code(&slices[2]), 1000);
+}
+
+#[test]
+fn a_process_that_stood_still_blames_nobody_for_silence() {
+    let mut world = World::new();
+    let ann = world.enter("ann");
+    world.shard.core.excuse(super::wheel::ticks_passed(Duration::from_secs(100)));
+    world.tick(Duration::from_secs(100));
+    assert!(world.shard.core.clients[ann].is_open());
+}
+
+#[test]
+fn to_join_again_takes_no_further_place() {
+    let mut world = World::new();
+    let ann = world.enter("ann");
+    for room in 0..128 {
+        world.say(ann, &format!(r#"{{"type":"join","room_id":{room},"id":1}}"#));
+    }
+    let mut replies = Vec::new();
+    world.shard.receive(ann, &mut masked(0x81, br#"{"type":"join","room_id":5,"id":1}"#), 0, &mut replies);
+    assert!(String::from_utf8_lossy(&replies).contains(r#""type":"ack""#));
+    replies.clear();
+    world.shard.receive(ann, &mut masked(0x81, br#"{"type":"join","room_id":999,"id":1}"#), 0, &mut replies);
+    assert!(String::from_utf8_lossy(&replies).contains("too_many_rooms"));
 }
 
 #[test]
@@ -302,7 +364,7 @@ impl World {
     fn retry(&mut self) {
         let mut replies = Vec::new();
         for _ in 0..self.shard.core.held.len() {
-            self.shard.retry_held(&mut replies);
+            let _ = self.shard.retry_held(&mut replies);
         }
     }
 
@@ -328,7 +390,8 @@ impl World {
     }
 
     fn notices(&mut self) -> Vec<(ClientKey, Bytes)> {
-        self.shard.core.notices.drain(..).map(|notice| (notice.client, notice.frames)).collect()
+        std::iter::from_fn(|| self.shard.core.next_notice().map(|notice| (notice.client, notice.frames)))
+            .collect()
     }
 
     fn tick(&mut self, now: Duration) {
@@ -350,7 +413,7 @@ fn close_code(frame: &[u8]) -> u16 {
 /// A client's frame with a mask of zeros.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    ws::encode_text(&mut frame, payload);
+    ws::encode_binary(&mut frame, payload);
     frame[0] = first;
     frame[1] |= 0x80;
     let header = frame.len() - payload.len();

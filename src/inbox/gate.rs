@@ -1,0 +1,122 @@
+//! The gate that bounds connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts connections against their limit.
+///
+/// Over the limit there are [`PLACES_TO_REFUSE`] more, for connections that are only told so.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    limit: usize,
+    open: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
+}
+
+/// How many connections over the limit may be open at once to be answered with 503.
+pub const PLACES_TO_REFUSE: usize = 16;
+
+/// What becomes of a connection that was just accepted.
+#[derive(Debug)]
+#[must_use]
+pub enum Admission {
+    /// It is served.
+    Admitted(Permit),
+    /// It is told that the gateway is full, and closed.
+    Full(Permit),
+    /// It is closed at once: even the places to refuse are taken.
+    Refused,
+}
+
+impl Gate {
+    /// Makes a gate for at most `limit` connections.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, open: Arc::default(), refused: Arc::default() }
+    }
+
+    /// Asks for a place.
+    pub fn admit(&self) -> Admission {
+        if let Some(permit) = Permit::take(&self.open, self.limit) {
+            Admission::Admitted(permit)
+        } else if let Some(permit) = Permit::take(&self.refused, PLACES_TO_REFUSE) {
+            Admission::Full(permit)
+        } else {
+            Admission::Refused
+        }
+    }
+
+    /// The connections admitted and still open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// The place of one connection, free again when this is dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    fn take(places: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let more = |taken| (taken < limit).then_some(taken + 1);
+        places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(Arc::clone(places)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn the_gate_admits_up_to_its_limit_then_refuses_politely_then_at_once() {
+        let gate = Gate::new(2);
+        let first = admitted(&gate);
+        let _second = admitted(&gate);
+
+        let full: Vec<_> = (0..PLACES_TO_REFUSE).map(|_| gate.admit()).collect();
+
+        assert!(full.iter().all(|admission| matches!(admission, Admission::Full(_))));
+        assert!(matches!(gate.admit(), Admission::Refused));
+        assert_eq!(gate.open(), 2);
+        drop(first);
+        let _third = admitted(&gate);
+        assert!(matches!(gate.admit(), Admission::Refused));
+        drop(full);
+        assert!(matches!(gate.admit(), Admission::Full(_)));
+    }
+
+    #[test]
+    fn the_gate_is_empty_after_many_threads_went_through() {
+        let gate = Gate::new(3);
+
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        let admission = gate.admit();
+                        assert!(gate.open() <= 3);
+                        drop(admission);
+                    }
+                });
+            }
+        });
+
+        assert_eq!(gate.open(), 0);
+        assert_eq!(gate.refused.load(Ordering::Relaxed), 0);
+    }
+
+    fn admitted(gate: &Gate) -> Permit {
+        match gate.admit() {
+            Admission::Admitted(permit) => permit,
+            other => panic!("not admitted: {other:?}"),
+        }
+    }
+}

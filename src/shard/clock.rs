@@ -1,0 +1,27 @@
+//! Where drivers read the time.
+
+use std::time::{Instant, SystemTime};
+
+/// The gateway's monotonic time, as nanoseconds since it started.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts at 0.
+    #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Nanoseconds since the start.
+    #[expect(clippy::cast_possible_truncation, reason = "584 years")]
+    pub fn now(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+
+    /// Seconds since the Unix epoch; the wall clock, which may step.
+    #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
+    pub fn unix() -> u64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}

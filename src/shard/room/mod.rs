@@ -1,0 +1,261 @@
+//! The members that one room has on this shard, and what is on its way to them.
+//!
+//! What arrives for a room in one turn of the loop is collected into a batch. Once sealed, the batch is one
+//! buffer that every member is given: serving a member costs a look at its entry, and no copy, no queue and
+//! no reference count. A batch may go out in slices; members come and go in between.
+
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::id::ClientKey;
+use crate::inbox::Publication;
+
+use super::batch::{Flight, Open, Part};
+
+/// What is special about a member; nearly all are plain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// Is given each batch as it is.
+    pub const PLAIN: Self = Self(0);
+    /// Takes several messages in one frame, joined by line feeds.
+    pub const NDJSON: Self = Self(1);
+    /// May be excluded from publications, its own; stays for as long as the membership.
+    pub const PERSONAL: Self = Self(2);
+
+    /// Both what `self` says and what `other` says.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all that `other` says is set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// One client in one room.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Who.
+    pub client: ClientKey,
+    /// The member is given what has a greater offset than this.
+    pub after: u64,
+    /// How.
+    pub flags: Flags,
+}
+
+/// What is to be done next for a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Give [`Room::bytes`] to this client.
+    Deliver(Delivery),
+    /// A batch has been given to all; there may be another one.
+    Complete(Completed),
+    /// Nothing, until something is appended.
+    Idle,
+}
+
+/// One batch, or a part of it, for one member; the bytes are those of [`Room::bytes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// For whom.
+    pub client: ClientKey,
+    /// How many publications the bytes hold.
+    pub publications: usize,
+    /// Set for the first and last member of a batch and one in [`SAMPLE_EVERY`] between: when the oldest
+    /// publication of the batch was born, to record its latency.
+    pub sample: Option<u64>,
+}
+
+/// What a batch was, when all have been served or nobody was there to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Completed {
+    /// The sum of its frames as appended; the room's quota of pending bytes gets them back.
+    pub bytes: usize,
+    /// How many publications it held.
+    pub publications: usize,
+    /// How many members were given something of it.
+    pub recipients: usize,
+    /// When the oldest of its publications was born.
+    pub born: u64,
+}
+
+/// The members of one room on one shard, and its batches.
+///
+/// Invariant: while a batch is in flight, `members[..cursor]` have been served and `members[cursor..]` have not;
+/// with none in flight the cursor is 0.
+#[derive(Debug)]
+pub struct Room {
+    members: Vec<Member>,
+    cursor: usize,
+    flight: Option<Flight>,
+    /// What the last delivery was given, when that was not the shared buffer.
+    own: Option<Bytes>,
+    /// Batches to come, each filled before the next is begun.
+    waiting: VecDeque<Open>,
+    batch_bytes: usize,
+}
+
+impl Room {
+    /// A room without members, whose batches are of at most `batch_bytes` or one publication.
+    pub fn new(batch_bytes: usize) -> Self {
+        Self {
+            members: Vec::new(),
+            cursor: 0,
+            flight: None,
+            own: None,
+            waiting: VecDeque::new(),
+            batch_bytes,
+        }
+    }
+
+    /// The members, by their places.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Whether nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether there is something to do in [`Room::next_step`].
+    pub fn is_ready(&self) -> bool {
+        self.flight.is_some() || !self.waiting.is_empty()
+    }
+
+    /// Adds a publication to what is to be served.
+    ///
+    /// Offsets only rise. Nothing is refused: the bound is the room's quota, which was taken before the
+    /// publication got its offset.
+    pub fn append(&mut self, publication: Publication) {
+        let frame_bytes = publication.message.frame().len();
+        match self.waiting.back_mut() {
+            Some(open) if open.bytes() + frame_bytes <= self.batch_bytes => open.append(&publication),
+            _ => self.waiting.push_back(Open::from(publication)),
+        }
+    }
+
+    /// Adds a member that is given what has an offset above `after` and is not complete yet; returns its place.
+    pub fn join(&mut self, client: ClientKey, after: u64, flags: Flags) -> u32 {
+        self.members.push(Member { client, after, flags });
+        place(self.members.len() - 1)
+    }
+
+    /// Removes the member at `index`, and tells which others (at most two) have what place from here on.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such member.
+    pub fn leave(&mut self, index: u32) -> impl Iterator<Item = (ClientKey, u32)> + use<> {
+        // A hole among those served is filled with the last one served, so that the last member, who may not
+        // have been, comes to stand behind them.
+        let index = index as usize;
+        let mut hole = index;
+        if index < self.cursor {
+            self.cursor -= 1;
+            hole = self.cursor;
+            self.members[index] = self.members[hole];
+        }
+        self.members.swap_remove(hole);
+        let now_at = |index: usize| self.members.get(index).map(|member| (member.client, place(index)));
+        let into_index = if hole == index { None } else { now_at(index) };
+        [into_index, now_at(hole)].into_iter().flatten()
+    }
+
+    /// Has the member at `index` left out of the publications that exclude it.
+    ///
+    /// To be called before the first such publication is appended: members without the flag are not asked.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such member.
+    pub fn set_personal(&mut self, index: u32) {
+        let member = &mut self.members[index as usize];
+        member.flags = member.flags.and(Flags::PERSONAL);
+    }
+
+    /// Says what to do next. A batch is sealed when the one before is complete, with all that has come by then.
+    #[inline]
+    pub fn next_step(&mut self) -> Step {
+        self.own = None;
+        if self.flight.is_none() && !self.seal() {
+            return Step::Idle;
+        }
+        loop {
+            let (Some(flight), Some(member)) = (&mut self.flight, self.members.get(self.cursor)) else {
+                return Step::Complete(self.complete());
+            };
+            self.cursor += 1;
+            let publications = if member.flags == Flags::PLAIN && member.after < flight.first {
+                flight.marks.len()
+            } else {
+                match flight.part_for(*member) {
+                    Part::Nothing => continue,
+                    Part::All => flight.marks.len(),
+                    Part::Own { bytes, publications } => {
+                        self.own = Some(bytes);
+                        publications
+                    }
+                }
+            };
+            let is_sample =
+                flight.recipients.is_multiple_of(SAMPLE_EVERY) || self.cursor == self.members.len();
+            flight.recipients += 1;
+            let sample = is_sample.then_some(flight.born);
+            return Step::Deliver(Delivery { client: member.client, publications, sample });
+        }
+    }
+
+    /// The bytes of the last [`Step::Deliver`]: whole frames, shared by all members for whom they are the same.
+    #[inline]
+    pub fn bytes(&self) -> &Bytes {
+        static NOTHING: Bytes = Bytes::new();
+        match (&self.own, &self.flight) {
+            (Some(bytes), _) | (None, Some(Flight { bytes, .. })) => bytes,
+            (None, None) => &NOTHING,
+        }
+    }
+
+    fn seal(&mut self) -> bool {
+        self.flight = self.waiting.pop_front().map(Flight::from);
+        self.flight.is_some()
+    }
+
+    fn complete(&mut self) -> Completed {
+        self.cursor = 0;
+        let mut completed = Completed { born: u64::MAX, ..Completed::default() };
+        if let Some(flight) = self.flight.take() {
+            completed.add(flight.bytes.len(), flight.marks.len(), flight.born);
+            completed.recipients = flight.recipients;
+        }
+        if self.members.is_empty() {
+            for open in std::mem::take(&mut self.waiting) {
+                completed.add(open.bytes(), open.marks.len(), open.born);
+            }
+        }
+        completed
+    }
+}
+
+impl Completed {
+    fn add(&mut self, bytes: usize, publications: usize, born: u64) {
+        self.bytes += bytes;
+        self.publications += publications;
+        self.born = self.born.min(born);
+    }
+}
+
+fn place(index: usize) -> u32 {
+    u32::try_from(index).expect("there are fewer clients than that")
+}
+
+/// Of how many members one has the latency of its delivery recorded.
+pub const SAMPLE_EVERY: usize = 256;
