@@ -178,7 +178,8 @@ fn gauge(count: usize) -> f64 {
 fn connections_that_fit(configured: usize, shards: usize) -> usize {
     let reserved = DESCRIPTORS_RESERVED + shards * DESCRIPTORS_PER_SHARD + PLACES_TO_REFUSE;
     let descriptors = raise_descriptor_limit();
-    let fitting = descriptors.saturating_sub(reserved).max(1);
+    // With very few descriptors half of them serve clients all the same.
+    let fitting = descriptors.saturating_sub(reserved).max(descriptors / 2);
     if fitting < configured {
         tracing::info!(
             descriptors,

@@ -52,7 +52,7 @@ impl Default for Options {
             algorithms: Vec::new(),
             issuer: None,
             audience: Vec::new(),
-            leeway: Duration::from_secs(5),
+            leeway: Duration::ZERO,
             require_exp: true,
         }
     }
@@ -72,8 +72,8 @@ pub enum Mode {
 pub struct Claims {
     /// Who it is.
     pub user: UserId,
-    /// Unix seconds from which the token is no longer honoured: `exp` plus the leeway, so that a token
-    /// that was just accepted is not expired in the same breath.
+    /// Unix seconds from which the token is no longer honoured: `exp`, or that plus the leeway for a token that was
+    /// only accepted because of it.
     pub expires_at: Option<u64>,
     /// The rooms it may enter, `*` standing for any text; `None`: all.
     pub rooms: Option<Vec<String>>,

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use serde_json::json;
 
@@ -113,9 +115,11 @@ fn names_the_claim_that_is_not_valid_or_missing() {
 }
 
 #[test]
-fn honours_a_token_from_nbf_to_exp_with_leeway_on_both_sides() {
+fn honours_a_token_from_nbf_to_exp_and_by_the_leeway_beyond_on_both_sides() {
     let token = sign(&json!({"sub": "a", "nbf": NOW, "exp": NOW + 60}));
-    let verifier = verifier(with_secret());
+    assert_eq!(verifier(with_secret()).verify(&token, NOW - 1), Err(AuthError::NotYetValid));
+    assert_eq!(verifier(with_secret()).verify(&token, NOW + 60), Err(AuthError::Expired));
+    let verifier = verifier(Options { leeway: Duration::from_secs(5), ..with_secret() });
 
     assert_eq!(verifier.verify(&token, NOW - 6), Err(AuthError::NotYetValid));
     assert!(verifier.verify(&token, NOW - 5).is_ok());

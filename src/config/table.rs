@@ -156,7 +156,12 @@ pub(super) static SETTINGS: &[Setting] = &[
         auth.audience,
         "A token must name one of these as `aud`; empty: `aud` is not looked at."
     ),
-    setting!("auth.leeway", leeway, auth.leeway, "How far the clocks of issuer and gateway may be apart."),
+    setting!(
+        "auth.leeway",
+        leeway,
+        auth.leeway,
+        "How far the clocks of issuer and gateway may be apart; 0s is strict."
+    ),
     setting!("auth.require_exp", flag, auth.require_exp, "Refuses tokens that never expire."),
     setting!(
         "limits.connections",

@@ -1,6 +1,6 @@
 //! A shard: one thread that owns its connections from accept to close.
 //!
-//! [`state`] and its parts are pure: they take bytes, commands and the time, and say what to write. [`driver`]
+//! `state` and its parts are pure: they take bytes, commands and the time, and say what to write. `driver`
 //! does the system calls. Nothing of a connection is ever touched by another thread; what others want done
 //! arrives as a [`Command`](crate::inbox::Command) in the shard's inbox.
 

@@ -1,6 +1,6 @@
 //! What a shard knows: its clients, its rooms, and what is to be written next.
 //!
-//! Pure: the driver feeds it bytes, commands and the time, takes [`Delivery`]s and [`Notice`]s out, and tells
+//! Pure: the driver feeds it bytes, commands and the time, takes deliveries and [`Notice`]s out, and tells
 //! how much of each the socket took.
 
 use std::collections::VecDeque;
