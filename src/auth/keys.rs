@@ -82,7 +82,7 @@ impl FromStr for Algorithm {
     }
 }
 
-/// Why a [`Verifier`] cannot be made.
+/// Why a [`Verifier`](super::Verifier) cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Tokens are required, but nothing could verify them.

@@ -36,7 +36,7 @@ class Gateway:
 
     def __init__(self, *args, **settings):
         settings = {"DRAIN__WINDOW": "200ms", **settings}
-        command = [BINARY, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--shards", "2", *args]
+        command = [BINARY, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *(() if "--shards" in args else ("--shards", "2")), *args]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
