@@ -50,10 +50,10 @@ pub struct Token {
     #[arg(long)]
     pub user: String,
     /// How long it is valid
-    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1h", value_parser = ttl)]
     pub ttl: Duration,
     /// The rooms it may enter, separated by commas, `*` for any text [default: all]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = room)]
     pub rooms: Option<Vec<String>>,
     /// Let it send to everyone
     #[arg(long)]
@@ -120,6 +120,17 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     script
 }
 
+/// A token counts in whole seconds; with none it would have expired before it is printed.
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if ttl.as_secs() == 0 { Err("must be at least 1s".to_owned()) } else { Ok(ttl) }
+}
+
+/// No room has an empty name: such a token would be of no use.
+fn room(name: &str) -> Result<String, &'static str> {
+    if name.is_empty() { Err("a room's name must not be empty") } else { Ok(name.to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +166,21 @@ mod tests {
 
         assert_eq!(token.rooms, Some(vec!["5".to_owned(), "lobby".to_owned()]));
         assert_eq!(token.ttl, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn refuses_a_token_that_would_be_of_no_use() {
+        for (flag, value, reason) in [
+            ("--ttl", "0s", "must be at least 1s"),
+            ("--ttl", "999ms", "must be at least 1s"),
+            ("--ttl", "soon", "expected number"),
+            ("--rooms", "", "a room's name must not be empty"),
+            ("--rooms", "5,,lobby", "a room's name must not be empty"),
+        ] {
+            let error = Cli::try_parse_from(["fanfare", "token", "--user", "7", flag, value]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{flag} {value}");
+            assert!(error.to_string().contains(reason), "{error}");
+        }
     }
 
     #[test]

@@ -345,6 +345,9 @@ fn write_escape(byte: u8, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     match byte {
         b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        // Not longer than a client can have written them, so that no content grows on its way.
+        0x08 => out.extend_from_slice(b"\\b"),
+        0x0c => out.extend_from_slice(b"\\f"),
         b'\n' => out.extend_from_slice(b"\\n"),
         b'\r' => out.extend_from_slice(b"\\r"),
         b'\t' => out.extend_from_slice(b"\\t"),
@@ -433,6 +436,8 @@ mod tests {
     #[test]
     fn escapes_what_json_demands() {
         assert_eq!(json(&room("a\"b\\c\n\u{1}\u{1f}é\u{7f}")), "\"a\\\"b\\\\c\\n\\u0001\\u001fé\u{7f}\"");
+        assert_eq!(json(&room("\u{8}\u{c}\r\t")), "\"\\b\\f\\r\\t\"");
+        assert_eq!(json(&room(&"\u{1}".repeat(128))).len(), 2 + 6 * 128);
     }
 
     #[test]

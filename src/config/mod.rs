@@ -11,7 +11,7 @@ mod table;
 mod tests;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -200,11 +200,20 @@ impl Config {
         // A value that could not be read keeps its default, about which nothing more needs to be said.
         let is_told = |key: &str, mistakes: &[Mistake]| {
             let told = |key: &str| mistakes.iter().any(|mistake| mistake.key.as_deref() == Some(key));
-            told(key) || partner(key).is_some_and(told) || (key.starts_with("auth.") && told_auth(mistakes))
+            // Whether a key is missing or fits cannot be told when one could not be read.
+            let needs_keys = matches!(key, "auth.mode" | "auth.algorithms");
+            let unread_key = || ["auth.secret", "auth.public_key"].into_iter().any(told);
+            told(key) || partner(key).is_some_and(told) || (needs_keys && unread_key())
+        };
+        // One value may be too much for several defaults, which is one mistake; what was given is each its own.
+        let mut blamed = BTreeSet::new();
+        let mut is_repeated = |key: &str| {
+            let is_blamed_again = partner(key).is_some_and(|other| !blamed.insert(other));
+            is_blamed_again && !origins.contains_key(key)
         };
         let fresh: Vec<_> = check::complaints(&config)
             .into_iter()
-            .filter(|(key, _)| !is_told(key, &mistakes))
+            .filter(|(key, _)| !is_told(key, &mistakes) && !is_repeated(key))
             .map(at)
             .collect();
         mistakes.extend(fresh);
@@ -262,10 +271,6 @@ fn partner(key: &str) -> Option<&'static str> {
         "admin_listen" => Some("listen"),
         _ => None,
     }
-}
-
-fn told_auth(mistakes: &[Mistake]) -> bool {
-    mistakes.iter().any(|mistake| mistake.key.as_deref().is_some_and(|key| key.starts_with("auth.")))
 }
 
 /// Words for an enum, for the kind `choice`.

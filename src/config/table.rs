@@ -187,7 +187,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "limits.outbound_bytes",
         size,
         shard.outbound_bytes,
-        "What may wait for one client; more closes it with 4008. At least `message_bytes` and 1 KiB."
+        "What may wait for one client; more closes it with 4008. At least `message_bytes` and 2 KiB."
     ),
     setting!(
         "limits.inbox_bytes",

@@ -92,7 +92,7 @@ fn tells_every_mistake_at_once_with_place_key_and_reason() {
     for (line, part) in lines.iter().zip([
         "conf.toml:4: limits.mesage_bytes: unknown key; the nearest one is `limits.message_bytes`",
         "FANFARE_LISTN: unknown key; the nearest one is `FANFARE_LISTEN`",
-        "conf.toml:1: listen: expected an IP address and port",
+        "conf.toml:1: listen: expected a host or IP address and port, such as 127.0.0.1:8080",
         "conf.toml:5: limits.handshake: expected a duration with its unit",
         "FANFARE_SHARDS: shards: expected a number of at least 1, got `0`",
         "--log-level: log.level: `inof` has no level",
@@ -167,15 +167,51 @@ fn refuses_settings_that_do_not_fit_each_other() {
 }
 
 #[test]
+fn a_mistake_of_one_auth_key_hides_no_mistake_of_another() {
+    for (file, parts) in [
+        (
+            "mode = \"jwt\"\nalgorithms = [\"HS25\"]",
+            &["auth.algorithms: `HS25`", "auth.mode: tokens are"][..],
+        ),
+        ("mode = \"jwt\"\nleeway = 5", &["auth.leeway: expected", "auth.mode: tokens are"]),
+        (
+            "mode = \"jwt\"\nalgorithms = [\"HS25\"]\npublic_key = \"-----BEGIN X\"",
+            &["auth.algorithms: `HS25`", "auth.public_key: is not a PEM"],
+        ),
+        (
+            "mode = \"jwt\"\nalgorithms = [\"RS256\"]\npublic_key = \"/no/such/file\"",
+            &["auth.public_key: cannot read"],
+        ),
+        ("mode = \"jwt\"\nsecret = \"\"", &["auth.secret: must be text"]),
+    ] {
+        let lines = mistakes(&format!("[auth]\n{file}"), &[], &[]);
+        assert_eq!(lines.len(), parts.len(), "{file}: {lines:?}");
+        for part in parts {
+            assert!(lines.iter().any(|line| line.contains(part)), "{file}: {lines:?}");
+        }
+    }
+}
+
+#[test]
+fn a_message_too_long_for_several_limits_is_one_mistake() {
+    let lines = mistakes("limits.message_bytes = \"4GiB\"", &[], &[]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("conf.toml:1: limits.outbound_bytes: is less than"), "{lines:?}");
+
+    let lines = mistakes("limits.outbound_bytes = 9\nlimits.inbox_bytes = 9", &[], &[]);
+    assert_eq!(lines.len(), 2, "each was given: {lines:?}");
+}
+
+#[test]
 fn leaves_space_for_the_envelope_of_the_longest_message() {
-    let mut file = "limits.message_bytes = 65536\nlimits.outbound_bytes = 66559".to_owned();
+    let mut file = "limits.message_bytes = 65536\nlimits.outbound_bytes = 67583".to_owned();
 
     let lines = mistakes(&file, &[], &[]);
 
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("conf.toml:2: limits.outbound_bytes: is less than"), "{lines:?}");
     assert!(lines[0].contains("would be closed as too slow"), "{lines:?}");
-    file = file.replace("66559", "66560");
+    file = file.replace("67583", "67584");
     assert!(load(&file, &[], &[]).is_ok());
 }
 

@@ -196,7 +196,8 @@ pub(super) mod address {
     use super::{SocketAddr, Value, quoted};
 
     pub(in super::super) fn parse(value: &Value) -> Result<SocketAddr, String> {
-        const WANTED: &str = "an IP address and port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
+        const WANTED: &str =
+            "a host or IP address and port, such as 127.0.0.1:8080 (no host name but localhost)";
         let text = value.text(WANTED)?;
         let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         numeric.as_deref().unwrap_or(text).parse().map_err(|_| value.unexpected(WANTED))

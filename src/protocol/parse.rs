@@ -79,7 +79,16 @@ fn new_buffers() -> Buffers {
 
 /// The answer to a text that is no JSON.
 fn broken<'a>(text: &'a [u8], error: &simd_json::Error) -> Parsed<'a> {
-    let remains = remains(text, error.index());
+    // Of a string's fault the parser tells its place in that string only.
+    let is_escape = matches!(
+        error.error(),
+        ErrorType::InvalidUtf8
+            | ErrorType::InvalidUnicodeCodepoint
+            | ErrorType::InvalidUnicodeEscape
+            | ErrorType::InvalidEscape
+    );
+    let fault = if is_escape { escape_fault(text) } else { None }.unwrap_or(error.index());
+    let remains = remains(text, fault);
     let place = remains.field.map_or(String::from("the message"), |field| format!("`{field}`"));
     let content = match error.error() {
         ErrorType::DepthLimitExceeded => {
@@ -91,9 +100,38 @@ fn broken<'a>(text: &'a [u8], error: &simd_json::Error) -> Parsed<'a> {
         ErrorType::InvalidNumber | ErrorType::InvalidExponent => {
             format!("{place} has a number that is malformed or out of range: send such numbers as strings")
         }
-        _ => format!("{place} is not valid JSON near byte {}: send one JSON object per frame", error.index()),
+        _ => format!("{place} is not valid JSON near byte {fault}: send one JSON object per frame"),
     };
     Parsed { mark: remains.mark, request: Err(Refusal::bad(content)) }
+}
+
+/// The place of the first escape that is none or stands for half a character.
+fn escape_fault(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += text.get(at..)?.iter().position(|byte| *byte == b'\\')?;
+        let Some(length) = escape_length(&text[at..]) else { return Some(at) };
+        at += length;
+    }
+}
+
+/// How long the sound escape is that `text` begins with.
+fn escape_length(text: &[u8]) -> Option<usize> {
+    if text.get(1)? != &b'u' {
+        return b"\"\\/bfnrt".contains(&text[1]).then_some(2);
+    }
+    match utf16_unit(text)? {
+        0xd800..=0xdbff => matches!(utf16_unit(&text[6..])?, 0xdc00..=0xdfff).then_some(12),
+        0xdc00..=0xdfff => None,
+        _ => Some(6),
+    }
+}
+
+/// The number of the `\uXXXX` that `text` begins with.
+fn utf16_unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(br"\u")?.get(..4)?;
+    let digits = str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 fn understand<'a>(

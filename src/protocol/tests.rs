@@ -313,10 +313,30 @@ fn refuses_numbers_out_of_range_by_field() {
 #[test]
 fn refuses_lone_surrogates() {
     for text in [r"\ud800", r"\udc00", r"\ud800x", r"\ud800\u0041", r"\ud800\ud800"] {
-        assert_bad(format!(r#"{{"type":"message","content":"{text}"}}"#), "");
-        assert_bad(format!(r#"{{"type":"join","room_id":"{text}"}}"#), "");
-        assert_bad(format!(r#"{{"type":"ping","data":["{text}"]}}"#), "");
+        assert_bad(format!(r#"{{"type":"message","content":"{text}"}}"#), "`content` has text that is not");
+        assert_bad(format!(r#"{{"type":"join","room_id":"{text}"}}"#), "`room_id` has text that is not");
+        assert_bad(format!(r#"{{"type":"ping","data":["{text}"]}}"#), "`data` has text that is not");
+        assert_bad(format!(r#"{{"type":"ping","{text}":1}}"#), "the message has text that is not");
     }
+}
+
+#[test]
+fn names_the_field_of_a_bad_escape_behind_sound_ones() {
+    let sound = r#""x":"\\ud800 \ud83d\ude00 \u00e9\"\n","id":7,"type":"message""#;
+    for (bad, named) in [
+        (r"\ud800", "`content` has text that is not"),
+        (r"\u12", "`content` has text that is not"),
+        (r"\u+123", "`content` has text that is not"),
+        (r"\x", "`content` is not valid JSON near byte 94:"),
+    ] {
+        let long = "a".repeat(20);
+        let text = format!(r#"{{{sound},"content":"{long}{bad}","to":"b"}}"#);
+        let (_, content, mark) = refusal(text.as_bytes());
+        assert!(content.contains(named), "{text}: {content}");
+        assert_eq!(mark, "Unsigned(7)", "{text}");
+    }
+    assert_eq!(refusal(br#"{"type":"ping","id":"\udc00"}"#).2, "");
+    assert_bad(r#"{"type":"ping","id":"\udc00"}"#, "`id` has text that is not");
 }
 
 #[test]
