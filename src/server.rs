@@ -16,7 +16,9 @@ use crate::hub::Hub;
 use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet, PLACES_TO_REFUSE};
 use crate::listener::{Listener, raise_descriptor_limit};
-use crate::metrics::{HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics};
+use crate::metrics::{
+    HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics, count,
+};
 use crate::shard::{self, Clock, Parts};
 use crate::{auth, drain, http, inbox};
 
@@ -92,7 +94,7 @@ async fn serve(config: Config) -> Result<(), Error> {
 
     let accepting = ListenerMetrics::new(&recorder);
     let connections = connections_that_fit(config.listener.connections, config.shards);
-    accepting.limit.set(gauge(connections));
+    accepting.limit.set(count(connections));
     let gate = Gate::new(connections);
     let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting);
     tokio::pin!(accept);
@@ -163,15 +165,10 @@ fn start_admin(
     let hub = Arc::clone(hub);
     let mut state = admin::State::new(recorder.clone(), ready.clone());
     state.refresh = Arc::new(move || {
-        metrics.rooms.set(gauge(hub.rooms()));
-        metrics.users.set(gauge(hub.users()));
+        metrics.rooms.set(count(hub.rooms()));
+        metrics.users.set(count(hub.users()));
     });
     Ok(admin::start(config.admin_listen, state)?)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-fn gauge(count: usize) -> f64 {
-    count as f64
 }
 
 /// The configured limit, or what the process's descriptors allow where that is less.

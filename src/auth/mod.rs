@@ -198,15 +198,15 @@ impl Verifier {
         if exp.is_none() && self.require_exp {
             return Err(AuthError::MissingClaim("exp"));
         }
-        let expires_at = exp.map(|exp| exp.saturating_add(self.leeway));
+        // Who comes in time is let go at `exp` itself; the leeway is for clocks that differ, not a longer life.
+        let expires_at = exp.map(|exp| if now < exp { exp } else { exp.saturating_add(self.leeway) });
         if expires_at.is_some_and(|at| now >= at) {
             return Err(AuthError::Expired);
         }
         if nbf.is_some_and(|nbf| nbf > now.saturating_add(self.leeway)) {
             return Err(AuthError::NotYetValid);
         }
-        // Who comes in time is let go at `exp` itself; the leeway is for clocks that differ, not a longer life.
-        Ok(exp.map(|exp| if now < exp { exp } else { exp.saturating_add(self.leeway) }))
+        Ok(expires_at)
     }
 
     fn check_parties(&self, claims: &TokenClaims) -> Result<(), AuthError> {

@@ -252,3 +252,9 @@ fn key(metric: &Metric, labels: &[(&'static str, &str)]) -> Key {
         labels.iter().map(|&(name, value)| Label::new(name, value.to_owned())).collect::<Vec<_>>(),
     )
 }
+
+/// A count as the number that instruments take.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+pub fn count(number: usize) -> f64 {
+    number as f64
+}

@@ -375,9 +375,8 @@ impl Driver {
                 Command::Stop => return Next::End,
                 Command::Accept { stream, permit, id, full, accepted_at } => {
                     let shared = Arc::clone(&self.http);
-                    let refuse = full || self.shard.core.is_draining();
                     self.start_handshake(Box::pin(async move {
-                        (http::handshake(stream, &shared, refuse, accepted_at).await, id, permit)
+                        (http::handshake(stream, &shared, full, accepted_at).await, id, permit)
                     }));
                 }
                 other => self.shard.core.apply(other),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::metrics::{Layer, ShardMetrics, Source, WriteResult};
+use crate::metrics::{Layer, ShardMetrics, Source, WriteResult, count};
 
 use super::counts::Tally;
 use super::state::Core;
@@ -95,11 +95,6 @@ impl Report {
             self.memberships = counts.memberships;
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-fn count(number: usize) -> f64 {
-    number as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to 104 days")]

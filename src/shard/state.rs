@@ -440,10 +440,6 @@ impl Core {
         self.notices.push_back(Notice::control(key, frames));
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain.is_some()
-    }
-
     /// The process stood still for so many ticks: nobody is to blame for not having been heard meanwhile.
     pub(super) fn excuse(&mut self, lag: u32) {
         for client in self.clients.values_mut() {

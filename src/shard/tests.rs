@@ -377,7 +377,8 @@ impl World {
     }
 
     fn deliver_one(&mut self) -> Option<ClientKey> {
-        self.shard.core.next_delivery(&mut usize::MAX.clone()).map(|delivery| delivery.client)
+        let mut budget = usize::MAX;
+        self.shard.core.next_delivery(&mut budget).map(|delivery| delivery.client)
     }
 
     fn deliver(&mut self) -> Vec<(ClientKey, Bytes)> {
