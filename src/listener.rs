@@ -17,6 +17,7 @@ use crate::drain;
 use crate::id::ClientId;
 use crate::inbox::{Admission, Command, Gate, Outlet};
 use crate::metrics::{AcceptError, ListenerMetrics};
+use crate::transport;
 
 /// Bounds of the listener.
 #[derive(Clone, Debug)]
@@ -91,7 +92,7 @@ impl Listener {
         metrics: ListenerMetrics,
     ) -> io::Result<()> {
         assert!(!shards.is_empty(), "somebody must serve");
-        let socket = watched(self.socket)?;
+        let socket = transport::watch(self.socket, Interest::READABLE)?;
         let mut dispatcher = Dispatcher { gate, shards, metrics, ids: ClientIds::new() };
         tokio::select! {
             () = watch.stopped() => Ok(()),
@@ -212,11 +213,6 @@ fn classify(error: &io::Error) -> AcceptError {
     } else {
         AcceptError::Other
     }
-}
-
-#[expect(deprecated, reason = "its successor is unsafe, for types that lie about their descriptor")]
-fn watched(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
-    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the driver of accepting reads the clock once for each socket")]

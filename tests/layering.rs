@@ -27,8 +27,8 @@ const TABLE: &[(&str, &str)] = &[
     ("hub", "id ws history presence engine inbox metrics"),
     ("shard", "id metrics drain ws protocol auth history presence session transport inbox http hub"),
     ("admin", "id auth protocol hub inbox drain metrics"),
-    // The id that a connection gets at accept is what chooses its shard.
-    ("listener", "id inbox drain metrics"),
+    // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
+    ("listener", "id inbox transport drain metrics"),
     (
         "config",
         "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \

@@ -32,6 +32,8 @@ use super::guard::{self, Route, Subprotocol};
 use super::head::HeadFinder;
 use super::identity::identify;
 use super::refusal::Refusal;
+use crate::transport::watch;
+
 use super::{Endpoint, Options, Outcome, Shared, Upgraded};
 
 /// Serves the one request of a connection, on a runtime with I/O and time.
@@ -323,7 +325,7 @@ impl Link<'_> {
             io::ErrorKind::WouldBlock => {
                 let watch = match &mut self.watch {
                     Some(watch) => watch,
-                    none => none.insert(watch(self.stream)?),
+                    none => none.insert(watch(self.stream.as_fd(), Interest::READABLE | Interest::WRITABLE)?),
                 };
                 watch.ready(interest).await?.clear_ready();
                 Ok(())
@@ -331,11 +333,6 @@ impl Link<'_> {
             _ => Err(error),
         }
     }
-}
-
-#[expect(deprecated, reason = "its successor is unsafe, for types that lie about their descriptor")]
-fn watch(stream: &TcpStream) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
-    AsyncFd::with_interest(stream.as_fd(), Interest::READABLE | Interest::WRITABLE)
 }
 
 fn unix_now() -> u64 {

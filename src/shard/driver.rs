@@ -23,7 +23,7 @@ use crate::id::{ClientId, ClientKey};
 use crate::inbox::{Command, Inbox, Permit};
 use crate::metrics::{CloseReason, WriteResult};
 use crate::session::{Permissions, Session};
-use crate::transport::Transport;
+use crate::transport::{Transport, watch};
 
 use super::Parts;
 use super::backlog::Lane;
@@ -60,14 +60,6 @@ const COMMANDS_PER_TURN: usize = 256;
 
 /// A turn that begins so much later than it should tells of a process that was stopped, not of silent clients.
 const STANDSTILL: Duration = Duration::from_secs(1);
-
-#[expect(
-    deprecated,
-    reason = "its replacement is unsafe; a `mio::Poll` owns its descriptor until it is dropped"
-)]
-fn watch(poll: mio::Poll) -> io::Result<AsyncFd<mio::Poll>> {
-    AsyncFd::with_interest(poll, tokio::io::Interest::READABLE)
-}
 
 /// Why a shard could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +141,7 @@ impl Driver {
         Ok(Self {
             shard: Shard::new(parts.index, parts.options, parts.hub),
             sockets: SecondaryMap::new(),
-            poll: watch(poll)?,
+            poll: watch(poll, tokio::io::Interest::READABLE)?,
             events: Events::with_capacity(EVENTS_PER_TURN),
             readable: VecDeque::new(),
             inbox: parts.inbox,
@@ -412,7 +404,7 @@ impl Driver {
         let permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
         let session = Session::new(id, claims.user, permissions, upgraded.ndjson);
         let newcomer = Newcomer { session, endpoint: upgraded.endpoint, expires_in, permit };
-        let Ok(mut transport) = Transport::plain(upgraded.stream) else { return };
+        let mut transport = Transport::plain(upgraded.stream);
         let key = self.shard.core.admit(newcomer);
         let token = Token(usize::try_from(key.data().as_ffi()).expect("a 64-bit system"));
         let interest = Interest::READABLE | Interest::WRITABLE;

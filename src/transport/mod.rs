@@ -4,10 +4,22 @@
 
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 
 use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use tokio::io::unix::AsyncFd;
+
+/// Has the current runtime watch a descriptor, which `owner` keeps open until it is dropped.
+///
+/// # Errors
+///
+/// When the runtime cannot watch it.
+#[expect(deprecated, reason = "its successor is unsafe, for types that lie about their descriptor")]
+pub fn watch<T: AsRawFd>(owner: T, interest: tokio::io::Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(owner, interest)
+}
 
 /// One connection's way to its peer; never blocks.
 #[derive(Debug)]
@@ -19,14 +31,9 @@ enum Kind {
 }
 
 impl Transport {
-    /// A plain socket.
-    ///
-    /// # Errors
-    ///
-    /// When the socket cannot be made non-blocking.
-    pub fn plain(stream: std::net::TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        Ok(Self(Kind::Plain(TcpStream::from_std(stream))))
+    /// A plain socket, which must be non-blocking already.
+    pub fn plain(stream: std::net::TcpStream) -> Self {
+        Self(Kind::Plain(TcpStream::from_std(stream)))
     }
 
     /// Reads what has come; 0 means that the peer has ended its side.
@@ -137,6 +144,8 @@ mod tests {
     fn connected() -> (Transport, std::net::TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Transport::plain(listener.accept().unwrap().0).unwrap(), peer)
+        let stream = listener.accept().unwrap().0;
+        stream.set_nonblocking(true).unwrap();
+        (Transport::plain(stream), peer)
     }
 }
