@@ -3,6 +3,7 @@
 // /ws    join ROOM | leave ROOM | publish ROOM MESSAGE; MESSAGE goes to every member, the sender too
 // /echo  returns each message
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
