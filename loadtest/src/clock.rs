@@ -1,17 +1,23 @@
 //! The one place where the clock is read.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Nanoseconds since the start of the run, on the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
+    started: SystemTime,
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the load test's one reading of the clock")]
+    #[expect(clippy::disallowed_methods, reason = "the load test's one reading of the clocks")]
     pub(crate) fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), started: SystemTime::now() }
+    }
+
+    /// When the run began, on the wall clock.
+    pub(crate) fn started(&self) -> SystemTime {
+        self.started
     }
 
     pub(crate) fn elapsed(&self) -> Duration {

@@ -11,7 +11,10 @@ const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Text,
+    /// A whole text or binary message.
+    Data,
+    /// A part of a fragmented message.
+    Part,
     Ping,
     Pong,
     Close,
@@ -30,17 +33,17 @@ pub(crate) struct Frame<'a> {
 ///
 /// # Errors
 ///
-/// What a gateway of short JSON texts never sends: masked, binary, fragmented or undefined frames.
+/// What no server may send here: masked or undefined frames, or such with reserved bits.
 #[inline]
 pub(crate) fn first(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
-    // Nearly all are short texts in one frame: two comparisons instead of the full header.
+    // Nearly all are short messages in one frame: two comparisons instead of the full header.
     let (header, length) = match *bytes {
-        [0x81, length @ 0..=125, ..] => (2, usize::from(length)),
-        [0x81, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+        [0x81 | 0x82, length @ 0..=125, ..] => (2, usize::from(length)),
+        [0x81 | 0x82, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
         _ => return first_of_any_kind(bytes),
     };
     let payload = bytes.get(header..header + length);
-    Ok(payload.map(|payload| Frame { kind: Kind::Text, payload, length: header + length }))
+    Ok(payload.map(|payload| Frame { kind: Kind::Data, payload, length: header + length }))
 }
 
 #[cold]
@@ -52,12 +55,12 @@ fn first_of_any_kind(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
         return Err("a frame that is masked or has reserved bits");
     }
     let kind = match header.opcode {
-        _ if !header.is_final => return Err("a fragmented message"),
-        OpCode::Data(Data::Text) => Kind::Text,
+        OpCode::Data(Data::Text | Data::Binary) if header.is_final => Kind::Data,
+        OpCode::Data(Data::Text | Data::Binary | Data::Continue) => Kind::Part,
         OpCode::Control(Control::Ping) => Kind::Ping,
         OpCode::Control(Control::Pong) => Kind::Pong,
         OpCode::Control(Control::Close) => Kind::Close,
-        OpCode::Data(_) | OpCode::Control(_) => return Err("a frame that is neither text nor control"),
+        OpCode::Data(_) | OpCode::Control(_) => return Err("a frame of an undefined kind"),
     };
     let Ok(length) = usize::try_from(length) else { return Err("a frame of impossible length") };
     let start = header.len(length as u64);
@@ -68,6 +71,16 @@ fn first_of_any_kind(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
 /// Appends a masked text frame.
 pub(crate) fn write_text(payload: &[u8], out: &mut Vec<u8>) {
     write(OpCode::Data(Data::Text), payload, out);
+}
+
+/// Appends a masked binary frame.
+pub(crate) fn write_binary(payload: &[u8], out: &mut Vec<u8>) {
+    write(OpCode::Data(Data::Binary), payload, out);
+}
+
+/// Appends a masked Close with this code.
+pub(crate) fn write_close(code: u16, out: &mut Vec<u8>) {
+    write(OpCode::Control(Control::Close), &code.to_be_bytes(), out);
 }
 
 /// Appends a masked answer to a ping.
@@ -103,7 +116,7 @@ mod tests {
                 assert_eq!(first(&bytes[..cut]), Ok(None), "length {length} cut at {cut}");
             }
             let frame = first(&bytes).unwrap().unwrap();
-            assert_eq!((frame.kind, frame.payload.len(), frame.length), (Kind::Text, length, bytes.len()));
+            assert_eq!((frame.kind, frame.payload.len(), frame.length), (Kind::Data, length, bytes.len()));
         }
     }
 
@@ -116,10 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_the_gateway_never_sends() {
-        for bytes in
-            [&[0x82, 0][..], &[0x01, 0], &[0x80, 0], &[0x83, 0], &[0xC1, 0], &[0x81, 0x80, 1, 2, 3, 4]]
-        {
+    fn parts_of_a_message_are_told_from_whole_ones() {
+        for (byte, kind) in [(0x82, Kind::Data), (0x01, Kind::Part), (0x00, Kind::Part), (0x80, Kind::Part)] {
+            assert_eq!(first(&unmasked(byte, b"ab")).unwrap().unwrap().kind, kind);
+        }
+    }
+
+    #[test]
+    fn refuses_what_no_server_may_send() {
+        for bytes in [&[0x83, 0][..], &[0xC1, 0], &[0x81, 0x80, 1, 2, 3, 4]] {
             assert!(first(bytes).is_err(), "{bytes:?}");
         }
     }

@@ -1,55 +1,167 @@
-//! Where to connect, and the upgrade: one request for all connections of a run.
+//! Where to connect, and the request for the upgrade.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use jsonwebtoken::{EncodingKey, Header};
+use serde::Serialize;
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::handshake::client::{Response, generate_request};
 use tungstenite::handshake::derive_accept_key;
+use tungstenite::http::HeaderName;
 
+use crate::dialect::{Template, Values};
+
+/// Every connection sends the same key: it protects caches from being confused, and there is none between a load
+/// test and its server.
+const KEY: &str = "bG9hZCB0ZXN0IGtleSAgIA==";
+/// How long a token of ours is good: longer than any run.
+const TOKEN_LIFE: u64 = 86_400;
+
+/// Who the clients say they are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Credentials {
+    /// One token for all.
+    pub(crate) token: Option<String>,
+    /// Signs a token for each client's own user.
+    pub(crate) jwt_secret: Option<String>,
+    /// Header lines, `Name: value`.
+    pub(crate) headers: Vec<String>,
+    pub(crate) subprotocol: Option<String>,
+}
+
+#[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// The bytes of the upgrade request. Every connection sends the same key: it protects
-    /// caches from being confused, and there is none between a load test and its server.
-    pub(crate) request: Vec<u8>,
+    url: Template,
+    credentials: Credentials,
+    /// The request, where it is the same for all clients.
+    shared: Option<Vec<u8>>,
     accept_key: String,
+}
+
+/// Why the upgrade was not had.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The server has no room at the moment.
+    #[error("the server refused the upgrade with 503: try again after {} ms", after / 1_000_000)]
+    Later {
+        /// In nanoseconds, as `Retry-After` says.
+        after: u64,
+    },
+    #[error("the server refused the upgrade with {0}")]
+    Status(u16),
+    #[error("the server answered the upgrade with a wrong Sec-WebSocket-Accept")]
+    AcceptKey,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    sub: &'a str,
+    exp: u64,
+    broadcast: bool,
 }
 
 impl Target {
     /// # Errors
     ///
-    /// When the URL is not one of plain WebSocket, or its host is unknown.
-    pub(crate) fn new(url: &str, token: Option<&str>) -> Result<Self> {
-        let mut request =
-            url.into_client_request().with_context(|| format!("{url} is not a WebSocket URL"))?;
+    /// When the URL is not one of plain WebSocket, its host is unknown, or the credentials cannot stand in a header.
+    pub(crate) fn new(url: &str, path: Option<&Template>, credentials: Credentials) -> Result<Self> {
+        let plain = url.replace("{user}", "u").replace("{room}", "r");
+        let request =
+            plain.as_str().into_client_request().with_context(|| format!("{url} is not a WebSocket URL"))?;
         let uri = request.uri().clone();
         if uri.scheme_str() != Some("ws") {
-            bail!("{url}: only ws:// is supported");
+            bail!("{url}: only ws:// is supported; put a proxy that ends TLS in front of a wss:// server");
         }
         let host = uri.host().with_context(|| format!("{url} names no host"))?.trim_matches(['[', ']']);
-        let address = (host, uri.port_u16().unwrap_or(80)).to_socket_addrs()?.next();
+        let address = (host, uri.port_u16().unwrap_or(80))
+            .to_socket_addrs()
+            .with_context(|| format!("{host} is not known"))?
+            .next();
         let address = address.with_context(|| format!("{host} has no address"))?;
+        let url = match path {
+            None => Template::parse(url),
+            Some(path) => {
+                let authority = uri.authority().context("the URL names no host")?;
+                Template::join(&format!("ws://{authority}"), path)
+            }
+        };
+        let mut target =
+            Self { address, url, credentials, shared: None, accept_key: derive_accept_key(KEY.as_bytes()) };
+        let first = target.build(0, None)?;
+        let differs = target.url.varies() || target.credentials.jwt_secret.is_some();
+        target.shared = (!differs).then_some(first);
+        Ok(target)
+    }
+
+    /// The bytes of the request of one client, whose first room is this.
+    pub(crate) fn request(&self, client: u32, room: Option<u32>) -> Vec<u8> {
+        match &self.shared {
+            Some(shared) => shared.clone(),
+            // What could fail has been tried with the first client.
+            None => self.build(client, room).unwrap_or_default(),
+        }
+    }
+
+    fn build(&self, client: u32, room: Option<u32>) -> Result<Vec<u8>> {
+        let values = Values { user: client, room: room.unwrap_or(0), message: b"" };
+        let url = String::from_utf8(self.url.text(&values))?;
+        let mut request = url.as_str().into_client_request()?;
+        let headers = request.headers_mut();
+        headers.insert("Sec-WebSocket-Key", KEY.parse()?);
+        if let Some(subprotocol) = &self.credentials.subprotocol {
+            let value = subprotocol.parse().context("the subprotocol cannot stand in a header")?;
+            headers.insert("Sec-WebSocket-Protocol", value);
+        }
+        let user = Template::parse("{user}").text(&values);
+        let token = match &self.credentials.jwt_secret {
+            Some(secret) => Some(sign(&String::from_utf8(user)?, secret)?),
+            None => self.credentials.token.clone(),
+        };
         if let Some(token) = token {
             let value = format!("Bearer {token}").parse().context("the token cannot stand in a header")?;
-            request.headers_mut().insert("Authorization", value);
+            headers.insert("Authorization", value);
         }
-        let (request, key) = generate_request(request)?;
-        Ok(Self { address, request, accept_key: derive_accept_key(key.as_bytes()) })
+        for line in &self.credentials.headers {
+            let (name, value) =
+                line.split_once(':').with_context(|| format!("{line:?} is no header: Name: value"))?;
+            let name: HeaderName =
+                name.trim().parse().with_context(|| format!("{name:?} names no header"))?;
+            headers.insert(
+                name,
+                value.trim().parse().with_context(|| format!("{value:?} is no header's value"))?,
+            );
+        }
+        Ok(generate_request(request)?.0)
     }
 
     /// # Errors
     ///
     /// When the answer is not the upgrade that was asked for.
-    pub(crate) fn verify(&self, response: &Response) -> Result<()> {
-        if response.status().as_u16() != 101 {
-            bail!("the server refused the upgrade with {}", response.status());
+    pub(crate) fn verify(&self, response: &Response) -> Result<(), Refusal> {
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        match response.status().as_u16() {
+            101 => {}
+            503 => {
+                let seconds = header("Retry-After").and_then(|text| text.trim().parse().ok()).unwrap_or(1);
+                let after = Duration::from_secs(seconds).as_nanos();
+                return Err(Refusal::Later { after: u64::try_from(after).unwrap_or(u64::MAX) });
+            }
+            status => return Err(Refusal::Status(status)),
         }
-        let accept = response.headers().get("Sec-WebSocket-Accept");
-        if accept.is_none_or(|accept| accept.as_bytes() != self.accept_key.as_bytes()) {
-            bail!("the server answered the upgrade with a wrong Sec-WebSocket-Accept");
-        }
-        Ok(())
+        let accept = header("Sec-WebSocket-Accept");
+        if accept == Some(&*self.accept_key) { Ok(()) } else { Err(Refusal::AcceptKey) }
     }
+}
+
+/// A token for one user, good for a day.
+fn sign(user: &str, secret: &str) -> Result<String> {
+    let claims =
+        Claims { sub: user, exp: jsonwebtoken::get_current_timestamp() + TOKEN_LIFE, broadcast: true };
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::default(), &claims, &key).context("signing a token")
 }
 
 #[cfg(test)]
@@ -58,24 +170,64 @@ mod tests {
 
     use super::*;
 
+    fn target(url: &str, credentials: Credentials) -> Target {
+        Target::new(url, None, credentials).unwrap()
+    }
+
+    fn text(target: &Target, client: u32) -> String {
+        String::from_utf8(target.request(client, Some(3))).unwrap()
+    }
+
     #[test]
     fn the_answer_must_match_the_request() {
-        let target = Target::new("ws://127.0.0.1:9/ws?user=1", Some("abc")).unwrap();
-        let request = String::from_utf8(target.request.clone()).unwrap();
-        assert!(request.starts_with("GET /ws?user=1 HTTP/1.1\r\n") && request.contains("Bearer abc\r\n"));
-        for (status, key, good) in
-            [(101, &*target.accept_key, true), (101, "other", false), (503, &*target.accept_key, false)]
-        {
-            let text = format!("HTTP/1.1 {status} X\r\nSec-WebSocket-Accept: {key}\r\n\r\n");
+        let target = target("ws://127.0.0.1:9/ws?user=1", Credentials::default());
+        let key = &*target.accept_key;
+        for (status, key, outcome) in [
+            (101, key, Ok(())),
+            (101, "other", Err(Refusal::AcceptKey)),
+            (401, key, Err(Refusal::Status(401))),
+            (503, key, Err(Refusal::Later { after: 7_000_000_000 })),
+        ] {
+            let text =
+                format!("HTTP/1.1 {status} X\r\nSec-WebSocket-Accept: {key}\r\nRetry-After: 7\r\n\r\n");
             let (_, response) = Response::try_parse(text.as_bytes()).unwrap().unwrap();
-            assert_eq!(target.verify(&response).is_ok(), good);
+            assert_eq!(target.verify(&response), outcome);
         }
     }
 
     #[test]
-    fn only_plain_websocket_is_supported() {
-        for url in ["http://h/ws", "wss://127.0.0.1/ws", "127.0.0.1:80", ""] {
-            assert!(Target::new(url, None).is_err(), "{url}");
+    fn credentials_stand_in_the_request() {
+        let credentials = Credentials {
+            token: Some("abc".into()),
+            headers: vec!["X-One: 1".into()],
+            subprotocol: Some("fanfare.v1".into()),
+            jwt_secret: None,
+        };
+        let request = text(&target("ws://127.0.0.1:9/ws", credentials), 0).to_lowercase();
+        assert!(request.starts_with("get /ws http/1.1\r\n"));
+        for line in ["authorization: bearer abc", "x-one: 1", "sec-websocket-protocol: fanfare.v1"] {
+            assert!(request.contains(line), "{line} in {request}");
         }
+    }
+
+    #[test]
+    fn each_client_may_have_its_own_path_user_and_token() {
+        let own = target("ws://127.0.0.1:9/{room}?user={user}", Credentials::default());
+        assert!(text(&own, 4).starts_with("GET /load-00003?user=load-00004 HTTP/1.1\r\n"));
+        let path = Template::parse("/sub/{room}");
+        let other = Target::new("ws://127.0.0.1:9/ws", Some(&path), Credentials::default()).unwrap();
+        assert!(text(&other, 4).starts_with("GET /sub/load-00003 HTTP/1.1\r\n"));
+        let secret = Credentials { jwt_secret: Some("s".into()), ..Credentials::default() };
+        let signed = target("ws://127.0.0.1:9/", secret);
+        assert_ne!(text(&signed, 1), text(&signed, 2));
+    }
+
+    #[test]
+    fn what_cannot_be_a_target_is_refused() {
+        for url in ["http://h/ws", "wss://127.0.0.1/ws", "127.0.0.1:80", "", "ws://no.such.host.invalid/"] {
+            assert!(Target::new(url, None, Credentials::default()).is_err(), "{url}");
+        }
+        let wrong = Credentials { headers: vec!["nothing".into()], ..Credentials::default() };
+        assert!(Target::new("ws://127.0.0.1/", None, wrong).is_err());
     }
 }

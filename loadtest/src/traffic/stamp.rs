@@ -1,4 +1,4 @@
-//! What a publisher writes into `content`, and how a receiver finds it again in a few nanoseconds.
+//! What a message carries, and how a receiver finds it again in a few nanoseconds.
 
 use std::io::Write as _;
 
@@ -8,30 +8,37 @@ use memchr::memmem;
 const SEQUENCE_DIGITS: usize = 10;
 /// Digits of the time of sending: nanoseconds of more than a day.
 const TIME_DIGITS: usize = 14;
-const MARK: &[u8] = b"\"content\":\"";
+const MARK: &[u8] = b"lt#";
 
-/// The head of a message's content: `<publisher>:<sequence>:<nanoseconds when sent>:<padding>`.
+/// The head of a message: `lt#<audience>:<sequence>:<nanoseconds when it was due>:<padding>`. It is plain ASCII that
+/// stands in JSON, in a line of text and in a URL as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    pub(crate) publisher: u32,
+    /// Whom the message is for.
+    pub(crate) audience: u32,
+    /// Its number among all that were sent to the audience.
     pub(crate) sequence: u64,
 }
 
 impl Stamp {
-    /// Appends the content of a message, followed by so many bytes of padding.
-    pub(crate) fn write(self, sent: u64, padding: usize, out: &mut Vec<u8>) {
-        let Self { publisher, sequence } = self;
-        write!(out, "{publisher}:{sequence:0SEQUENCE_DIGITS$}:{sent:0TIME_DIGITS$}:")
+    /// Appends the stamp, padded to this length if it is shorter.
+    pub(crate) fn write(self, due: u64, length: usize, out: &mut Vec<u8>) {
+        let Self { audience, sequence } = self;
+        let start = out.len();
+        out.extend_from_slice(MARK);
+        write!(out, "{audience}:{sequence:0SEQUENCE_DIGITS$}:{due:0TIME_DIGITS$}:")
             .expect("writing into a vector does not fail");
-        out.resize(out.len() + padding, b'x');
+        if out.len() < start + length {
+            out.resize(start + length, b'x');
+        }
     }
 
     fn read(content: &[u8]) -> Option<Self> {
-        let mut publisher = 0_u32;
+        let mut audience = 0_u32;
         let mut at = 0;
         loop {
             match *content.get(at)? {
-                digit @ b'0'..=b'9' if at < 9 => publisher = publisher * 10 + u32::from(digit - b'0'),
+                digit @ b'0'..=b'9' if at < 9 => audience = audience * 10 + u32::from(digit - b'0'),
                 b':' if at > 0 => break,
                 _ => return None,
             }
@@ -47,12 +54,12 @@ impl Stamp {
             valid &= digit.is_ascii_digit();
             sequence = sequence * 10 + u64::from(digit & 0x0F);
         }
-        valid.then_some(Self { publisher, sequence })
+        valid.then_some(Self { audience, sequence })
     }
 }
 
-/// Finds the stamp in a JSON text. All messages of a publisher look alike, so the place where the
-/// last one had its content is tried before anything is searched.
+/// Finds the stamp in a text. Most messages of a run look alike, so the place where the last one had its stamp is
+/// tried before anything is searched.
 #[derive(Debug, Default)]
 pub(crate) struct Finder {
     place: usize,
@@ -84,7 +91,7 @@ mod tests {
 
     fn text(stamp: Stamp, before: &str) -> Vec<u8> {
         let mut text = format!("{{\"type\":\"message\",{before}\"content\":\"").into_bytes();
-        stamp.write(123_456_789, 9, &mut text);
+        stamp.write(123_456_789, 64, &mut text);
         text.extend_from_slice(b"\",\"timestamp\":1}");
         text
     }
@@ -93,19 +100,17 @@ mod tests {
     fn finds_what_was_written_wherever_the_content_stands() {
         let mut finder = Finder::default();
         for before in ["", "\"from\":7,", "\"from\":7,", "\"from\":\"anon-12\",", ""] {
-            for (publisher, sequence) in [(0, 0), (7, 12_345), (19_899, 9_999_999_999)] {
-                let stamp = Stamp { publisher, sequence };
+            for (audience, sequence) in [(0, 0), (7, 12_345), (19_899, 9_999_999_999)] {
+                let stamp = Stamp { audience, sequence };
                 assert_eq!(finder.find(&text(stamp, before)), Some(stamp));
             }
         }
     }
 
     #[test]
-    fn messages_of_one_publisher_have_one_length() {
-        let lengths =
-            [0, 9, 1_000_000].map(|sequence| text(Stamp { publisher: 3, sequence }, "\"from\":1,").len());
-        assert_eq!(lengths[0], lengths[1]);
-        assert_eq!(lengths[0], lengths[2]);
+    fn messages_have_the_length_that_was_asked_for() {
+        let length = |audience, sequence| text(Stamp { audience, sequence }, "").len();
+        assert_eq!([length(3, 0), length(3, 1_000_000), length(19_899, 5)], [length(0, 0); 3]);
     }
 
     #[test]
@@ -114,13 +119,13 @@ mod tests {
         for text in [
             "",
             "{}",
-            "{\"content\":\"",
-            "{\"content\":\"1",
-            "{\"content\":\"1:",
-            "{\"content\":\":0000000001:",
-            "{\"content\":\"1:00000000x1:00:\"}",
-            "{\"content\":\"1:0000000001\"}",
-            "{\"content\":\"4294967296:0000000001:\"}",
+            "lt#",
+            "{\"content\":\"lt#1",
+            "{\"content\":\"lt#1:",
+            "{\"content\":\"lt#:0000000001:",
+            "{\"content\":\"lt#1:00000000x1:00:\"}",
+            "{\"content\":\"lt#1:0000000001\"}",
+            "{\"content\":\"lt#4294967296:0000000001:\"}",
             "{\"type\":\"error\",\"content\":\"not a member\"}",
         ] {
             assert_eq!(finder.find(text.as_bytes()), None, "{text}");
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_cut_of_a_message_is_survived() {
-        let whole = text(Stamp { publisher: 1, sequence: 2 }, "");
+        let whole = text(Stamp { audience: 1, sequence: 2 }, "");
         for cut in 0..whole.len() {
             let mut finder = Finder::default();
             let _ = finder.find(&whole);

@@ -1,0 +1,420 @@
+//! Carries a scenario out, phase by phase, and makes one document of what was seen.
+
+mod account;
+mod environment;
+mod progress;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::clock::Clock;
+use crate::dialect::Dialect;
+use crate::fleet::{Equipment, Fleet, Seating};
+use crate::meter::{Meter, Page, Sampler, Seen, audit, own_cpu, settle};
+use crate::outcome::{Audit, Figures, HdrLog, Outcome, SCHEMA, Sample};
+use crate::scenario::{Phase, Scenario};
+use crate::target::{Credentials, Target};
+use crate::traffic::Traffic;
+use crate::traffic::latency::{Kind, micros};
+use crate::traffic::load::{Load, Operation, Pace};
+
+use account::{Account, Snapshot};
+pub(crate) use environment::{env_check, raise_descriptor_limit};
+pub(crate) use progress::{Mode, Progress};
+
+/// How long nothing may move before the run gives up.
+const STALL: u64 = 10_000_000_000;
+/// How long messages under way at the end may take before they count as lost.
+const LAST_WAIT: u64 = 5_000_000_000;
+const INTERVAL: u64 = 1_000_000_000;
+/// What a server needs to come to rest before its memory is read.
+const SETTLE: u64 = 500_000_000;
+
+/// Everything besides the scenario.
+pub(crate) struct Options {
+    pub(crate) credentials: Credentials,
+    pub(crate) sources: Vec<std::net::IpAddr>,
+    pub(crate) meter: Option<Meter>,
+    pub(crate) progress: Mode,
+    /// Set by Ctrl-C.
+    pub(crate) interrupted: Arc<AtomicBool>,
+    /// Keep the distribution of each second.
+    pub(crate) log: bool,
+}
+
+/// Carries a scenario out.
+///
+/// # Errors
+///
+/// When it cannot begin. What goes wrong later is in the outcome, with all that was seen before.
+pub(crate) fn run(scenario: &Scenario, options: &Options) -> Result<(Outcome, Option<HdrLog>)> {
+    let mut run = Run::new(scenario, options)?;
+    let result = run.phases();
+    Ok(run.finish(result.err()))
+}
+
+struct Run<'a> {
+    scenario: &'a Scenario,
+    options: &'a Options,
+    fleet: Fleet,
+    clock: Clock,
+    progress: Progress,
+    sampler: Option<Sampler>,
+    log: Option<HdrLog>,
+    /// The gateway's counters before the first connection.
+    page: Option<Page>,
+    account: Account,
+    last_sample: Snapshot,
+    next_sample: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(scenario: &'a Scenario, options: &'a Options) -> Result<Self> {
+        let clock = Clock::start();
+        let dialect = Rc::new(Dialect::load(&scenario.dialect)?);
+        let layout = scenario.layout();
+        if layout.rooms > 1 && !dialect.has_rooms() {
+            bail!("the dialect {} has no rooms: everybody gets everything", dialect.name);
+        }
+        let targets: Result<Vec<Target>> = scenario
+            .targets
+            .iter()
+            .map(|url| {
+                Target::new(
+                    &with_user(url, scenario, options),
+                    dialect.path.as_ref(),
+                    options.credentials.clone(),
+                )
+            })
+            .collect();
+        let traffic = Traffic::new(layout, Rc::clone(&dialect), scenario.seed, clock)?;
+        let equipment = Equipment {
+            targets: targets?,
+            dialect,
+            sources: options.sources.clone(),
+            seating: Seating { rooms: scenario.seating() },
+            seed: scenario.seed,
+            clock,
+        };
+        let mut fleet = Fleet::new(equipment, traffic)?;
+        fleet.returns = scenario.reconnect;
+        let first =
+            options.meter.as_ref().map(Meter::read).transpose().context("--metrics or --server-pid")?;
+        let sampler = options.meter.clone().map(|meter| Sampler::start(meter, clock)).transpose()?;
+        let last_sample = Snapshot { client_cpu: own_cpu()?, ..Snapshot::default() };
+        Ok(Self {
+            scenario,
+            options,
+            fleet,
+            clock,
+            progress: Progress::new(options.progress),
+            sampler,
+            log: options.log.then(|| HdrLog::new(clock.started())),
+            page: first.and_then(|reading| reading.page),
+            account: Account::default(),
+            last_sample,
+            next_sample: clock.nanos() + INTERVAL,
+        })
+    }
+
+    fn phases(&mut self) -> Result<()> {
+        for phase in &self.scenario.phases {
+            self.phase(phase).with_context(|| format!("phase {:?}", phase.name))?;
+        }
+        Ok(())
+    }
+
+    /// Carries out one phase. Its account is kept also when it fails.
+    fn phase(&mut self, phase: &Phase) -> Result<()> {
+        let pause = self.clock.nanos();
+        let before = self.snapshot()?;
+        self.fleet.traffic.postpone(self.clock.nanos() - pause);
+        self.progress.phase(&phase.name, phase.duration);
+        let connections = phase.connections.map_or(self.fleet.goal(), |count| count as usize);
+        let ramp = phase.duration.filter(|_| phase.ramp).map(|duration| {
+            let added = u32::try_from(connections.saturating_sub(self.fleet.ready())).unwrap_or(u32::MAX);
+            f64::from(added.max(1)) / duration.as_secs_f64().max(0.001)
+        });
+        self.fleet.connect_to(connections, ramp.or(phase.connect_rate));
+        self.fleet.churn(phase.churn, phase.aborts);
+        self.fleet
+            .pause(phase.slow_readers().of(u32::try_from(self.fleet.ready()).unwrap_or(u32::MAX)) as usize);
+        self.fleet.traffic.begin(phase.load());
+        let cut = phase.cut().of(u32::try_from(self.fleet.ready()).unwrap_or(u32::MAX)) as usize;
+        self.fleet.cut(cut);
+        let served = self.serve_phase(phase);
+        let reading = self.fleet.reading();
+        self.fleet.resume();
+        self.fleet.churn(None, false);
+        let after = self.snapshot()?;
+        let latencies = self.fleet.traffic.latencies.end_phase(phase.measured);
+        self.account.phase(phase, (&before, &after), reading, latencies);
+        if let Ok(Some(back)) = &served {
+            self.account.back(*back);
+        }
+        served.map(|_| ())
+    }
+
+    /// Serves until the phase is over; returns after how long all that were cut off were back.
+    fn serve_phase(&mut self, phase: &Phase) -> Result<Option<u64>> {
+        let begin = self.clock.nanos();
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let end = begin.saturating_add(phase.duration.map_or(0, nanos));
+        let mut back = None;
+        // Whoever is lost once everybody was there is a fault, but is not waited for.
+        let mut waits = phase.connections.is_some() || phase.cut.is_some();
+        let mut moved = (begin, self.progress_mark());
+        loop {
+            let now = self.clock.nanos();
+            if waits && self.fleet.is_complete() && self.fleet.ready() >= self.fleet.goal() {
+                waits = false;
+                back = phase.cut.map(|_| now - begin);
+            }
+            if now >= end && !waits {
+                return Ok(back);
+            }
+            self.check(now, &mut moved, waits)?;
+            if now >= self.next_sample {
+                self.sample(now)?;
+            }
+            let wake = if now < end { end } else { now + INTERVAL };
+            self.fleet.turn(wake.min(self.next_sample))?;
+        }
+    }
+
+    /// What changes while things move.
+    fn progress_mark(&self) -> (u64, usize) {
+        (self.fleet.traffic.tally.deliveries + self.fleet.traffic.tally.opened, self.fleet.ready())
+    }
+
+    /// # Errors
+    ///
+    /// When the run cannot or should not go on.
+    fn check(&self, now: u64, moved: &mut (u64, (u64, usize)), connecting: bool) -> Result<()> {
+        if self.options.interrupted.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        let fleet = &self.fleet;
+        if connecting && !fleet.returns && fleet.troubles.ended > 0 {
+            let reason = fleet.troubles.remarks().pop().unwrap_or_default();
+            bail!("a connection ended when {} of {} were open: {reason}", fleet.ready(), fleet.goal());
+        }
+        let mark = self.progress_mark();
+        // A slow rate of connections or messages is no stall.
+        let waits = connecting && !fleet.is_opening() || !connecting && fleet.traffic.outstanding() == 0;
+        if mark != moved.1 || waits {
+            *moved = (now, mark);
+        } else if now - moved.0 > STALL {
+            if connecting {
+                bail!("no answer for 10 s when {} of {} connections were open", fleet.ready(), fleet.goal());
+            }
+            bail!(
+                "stalled: {} messages are under way, none has arrived for 10 s",
+                fleet.traffic.outstanding()
+            );
+        }
+        Ok(())
+    }
+
+    /// The state of things; at rest, once the server has had the time to come to rest.
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        if self.fleet.traffic.is_quiet() && self.fleet.ready() > 0 {
+            let until = self.clock.nanos() + SETTLE;
+            while self.clock.nanos() < until && !self.options.interrupted.load(Ordering::Relaxed) {
+                self.fleet.turn(until)?;
+            }
+        }
+        Ok(Snapshot {
+            at: self.clock.nanos(),
+            tally: self.fleet.traffic.tally,
+            connections: self.fleet.ready() as u64,
+            client_cpu: own_cpu()?,
+            server: self
+                .options
+                .meter
+                .as_ref()
+                .map(Meter::read)
+                .transpose()?
+                .map(|reading| (reading.cpu, reading.resident)),
+            unsent: self.fleet.traffic.unsent,
+        })
+    }
+
+    fn sample(&mut self, now: u64) -> Result<()> {
+        self.next_sample = now + INTERVAL;
+        let last = &self.last_sample;
+        let mut next = Snapshot {
+            at: now,
+            tally: self.fleet.traffic.tally,
+            connections: self.fleet.ready() as u64,
+            client_cpu: own_cpu()?,
+            server: last.server,
+            unsent: 0,
+        };
+        let seconds = seconds(now - last.at).max(1e-9);
+        let measured = self.sampler.as_mut().and_then(Sampler::try_latest);
+        let delay = self.fleet.traffic.latencies.of_interval(Kind::Delivery);
+        let of = |quantile| (!delay.is_empty()).then(|| micros(delay.value_at_quantile(quantile)));
+        let mut sample = Sample {
+            at: self::seconds(now),
+            phase: self.account.phases(),
+            connections: next.connections,
+            published_per_second: count(next.tally.published - last.tally.published) / seconds,
+            deliveries_per_second: count(next.tally.deliveries - last.tally.deliveries) / seconds,
+            p50_us: of(0.5),
+            p99_us: of(0.99),
+            max_us: of(1.0),
+            client_cpu_percent: (next.client_cpu - last.client_cpu) / seconds * 100.0,
+            server_cpu_percent: None,
+            server_resident_bytes: None,
+        };
+        if let Some(measured) = measured {
+            (sample.server_cpu_percent, sample.server_resident_bytes) = self.account.server(measured);
+            next.server = Some((measured.cpu, measured.resident));
+        }
+        self.write_log(now)?;
+        self.progress.tick(&sample);
+        self.account.sample(sample);
+        self.fleet.traffic.latencies.end_interval();
+        self.last_sample = next;
+        Ok(())
+    }
+
+    fn write_log(&mut self, now: u64) -> Result<()> {
+        let (begin, end) = (Duration::from_nanos(self.last_sample.at), Duration::from_nanos(now));
+        if let Some(log) = &mut self.log {
+            for kind in Kind::ALL {
+                let histogram = self.fleet.traffic.latencies.of_interval(kind);
+                if !histogram.is_empty() {
+                    log.interval(kind.as_str(), begin, end, histogram)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what is under way, settles all accounts and compares them with the server's.
+    fn finish(mut self, failure: Option<anyhow::Error>) -> (Outcome, Option<HdrLog>) {
+        let mut failure = failure;
+        self.fleet.traffic.begin(Load::default());
+        if let Err(error) = self.wait_for_the_last() {
+            failure = failure.or(Some(error));
+        }
+        self.progress.end();
+        let counted = if failure.is_some() { Ok(None) } else { self.audit() };
+        let (audit, error) = match counted {
+            Ok(audit) => (audit, None),
+            Err(error) => (None, Some(error)),
+        };
+        let failure = failure.or(error);
+        let faults = Account::faults(&mut self.fleet);
+        let (figures, bottleneck) = self.account.figures(&self.fleet, self.scenario);
+        let is_ok = failure.is_none() && faults.none() && audit.as_ref().is_none_or(|audit| audit.ok);
+        let latencies = &self.fleet.traffic.latencies;
+        let spectra = [
+            Kind::Delivery,
+            Kind::First,
+            Kind::Last,
+            Kind::Service,
+            Kind::Connect,
+            Kind::Join,
+            Kind::Request,
+        ]
+        .into_iter()
+        .map(|kind| (kind.as_str().to_owned(), latencies.spectrum(kind)))
+        .filter(|(_, spectrum)| !spectrum.is_empty())
+        .collect();
+        let (phases, samples) = self.account.into_parts();
+        let outcome = Outcome {
+            schema: SCHEMA.to_owned(),
+            name: self.scenario.name.clone(),
+            targets: self.scenario.targets.clone(),
+            seed: self.scenario.seed,
+            started: self.clock.started().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            environment: environment::environment(&self.scenario.targets),
+            ok: is_ok && has_worked(&figures),
+            stopped: failure.map(|error| format!("{error:#}")),
+            client_was_bottleneck: bottleneck,
+            figures,
+            spectra,
+            faults,
+            phases,
+            samples,
+            audit,
+            thresholds: Vec::new(),
+        };
+        (outcome, self.log)
+    }
+
+    fn wait_for_the_last(&mut self) -> Result<()> {
+        let until = self.clock.nanos() + LAST_WAIT;
+        while self.fleet.traffic.outstanding() > 0 || self.fleet.is_opening() {
+            let now = self.clock.nanos();
+            if now >= until || self.options.interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            self.fleet.turn(until.min(now + INTERVAL / 10))?;
+        }
+        self.fleet.traffic.latencies.end_phase(false);
+        Ok(())
+    }
+
+    /// The gateway's own account, once it agrees or has had its time.
+    fn audit(&mut self) -> Result<Option<Audit>> {
+        let (Some(meter), Some(before)) = (self.options.meter.clone(), self.page.take()) else {
+            return Ok(None);
+        };
+        let paced = self.account.is_paced(&self.fleet, self.scenario);
+        let clock = self.clock;
+        settle(clock, |pause| {
+            let until = clock.nanos() + u64::try_from(pause.as_nanos()).unwrap_or(0);
+            while clock.nanos() < until {
+                self.fleet.turn(until)?;
+            }
+            let reading = meter.read()?;
+            let Some(after) = reading.page else { return Ok(None) };
+            let seen = Seen {
+                tally: self.fleet.traffic.tally,
+                open: self.fleet.ready() as u64,
+                latency: self.fleet.traffic.latencies.ends(),
+                paced,
+            };
+            Ok(audit(&before, &after, &seen))
+        })
+    }
+}
+
+/// A run that was to deliver messages and has delivered none proves nothing.
+fn has_worked(figures: &Figures) -> bool {
+    figures.get("published").is_none_or(|published| *published < 1.0)
+        || figures.get("deliveries").is_some_and(|deliveries| *deliveries > 0.0)
+}
+
+/// Fanfare's users without a token are told apart by the query.
+fn with_user(url: &str, scenario: &Scenario, options: &Options) -> String {
+    let needs_users = scenario.phases.iter().any(|phase| phase.mix.contains_key(&Operation::Direct));
+    let is_named = options.credentials.token.is_some() || options.credentials.jwt_secret.is_some();
+    if !needs_users || is_named || url.contains("{user}") || scenario.dialect != "fanfare" {
+        return url.to_owned();
+    }
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}user={{user}}")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+fn seconds(nanos: u64) -> f64 {
+    Duration::from_nanos(nanos).as_secs_f64()
+}
+
+/// Whether a phase paces its messages by the clock.
+fn is_open_loop(phase: &Phase) -> bool {
+    matches!(phase.load().pace, Pace::Rate(..))
+}

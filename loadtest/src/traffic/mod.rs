@@ -1,0 +1,370 @@
+//! What is sent and what has arrived: pure but for the clock, which is read once for each read of a socket.
+//!
+//! Every message carries a stamp. Whoever receives one settles what it says about loss, order and delay; what was owed
+//! and did not come is known at the end.
+
+mod audience;
+mod flight;
+pub(crate) mod latency;
+pub(crate) mod load;
+mod publish;
+mod receiver;
+pub(crate) mod schedule;
+mod stamp;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+use anyhow::Result;
+
+use crate::clock::Clock;
+use crate::dialect::Dialect;
+use crate::tally::{Tally, Text};
+
+use audience::Audience;
+pub(crate) use audience::{Address, NOT_OWED, Seat};
+use flight::Known;
+use latency::{Kind, Latencies};
+use load::Load;
+pub(crate) use publish::Due;
+use receiver::Arrival;
+use schedule::Schedule;
+use stamp::Finder;
+
+/// Which audiences a run has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Layout {
+    pub(crate) clients: u32,
+    pub(crate) rooms: u32,
+    /// Each client's user is written to.
+    pub(crate) users: bool,
+    /// Each client gets its own messages back.
+    pub(crate) own: bool,
+    /// Some messages are for everybody.
+    pub(crate) everyone: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    pub(crate) tally: Tally,
+    pub(crate) latencies: Latencies,
+    dialect: Rc<Dialect>,
+    clock: Clock,
+    /// When the bytes at hand were read; read from the clock only if a message is among them.
+    now: Option<u64>,
+    audiences: Vec<Audience>,
+    layout: Layout,
+    finder: Finder,
+    /// Clients that can send.
+    ready: Vec<u32>,
+    load: Load,
+    schedule: Option<Schedule>,
+    /// Audiences that may have room in their window.
+    due: Vec<u32>,
+    /// What the server adds to a message, by kind of address; known once the first has come back.
+    overhead: [Option<usize>; Address::KINDS],
+    probing: [bool; Address::KINDS],
+    turn: u32,
+    random: fastrand::Rng,
+    message: Vec<u8>,
+    text: Vec<u8>,
+    /// Messages that `gap` has named, by client and audience, and that have not been missed yet.
+    announced: HashMap<(u32, u32), u64>,
+    /// Places that could not be checked, as they were too long ago in a room with several publishers.
+    pub(crate) unverified: u64,
+    /// Messages that were owed to receivers when they left.
+    pub(crate) abandoned: u64,
+    /// Messages that were due and not sent, as their publisher's socket took no more or nobody was there.
+    pub(crate) unsent: u64,
+}
+
+impl Traffic {
+    pub(crate) fn new(layout: Layout, dialect: Rc<Dialect>, seed: u64, clock: Clock) -> Result<Self> {
+        let rooms = (0..layout.rooms).map(Address::Room);
+        let users = (0..layout.clients).filter(|_| layout.users).map(Address::User);
+        let own = (0..layout.clients).filter(|_| layout.own).map(Address::Own);
+        let everyone = layout.everyone.then_some(Address::Everyone);
+        let addresses = rooms.chain(users).chain(own).chain(everyone);
+        Ok(Self {
+            tally: Tally::default(),
+            latencies: Latencies::new()?,
+            dialect,
+            clock,
+            now: None,
+            audiences: addresses.map(Audience::new).collect(),
+            layout,
+            finder: Finder::default(),
+            ready: Vec::new(),
+            load: Load::default(),
+            schedule: None,
+            due: Vec::new(),
+            overhead: [None; Address::KINDS],
+            probing: [false; Address::KINDS],
+            turn: 0,
+            random: fastrand::Rng::with_seed(seed),
+            message: Vec::new(),
+            text: Vec::new(),
+            announced: HashMap::new(),
+            unverified: 0,
+            abandoned: 0,
+            unsent: 0,
+        })
+    }
+
+    /// The audiences that a client belongs to besides its rooms.
+    pub(crate) fn personal_seats(&self, client: u32) -> impl Iterator<Item = Seat> + use<> {
+        let Layout { clients, rooms, users, own, everyone } = self.layout;
+        let own_at = rooms + if users { clients } else { 0 };
+        let everyone_at = own_at + if own { clients } else { 0 };
+        let user = users.then_some(rooms + client);
+        user.into_iter()
+            .chain(own.then_some(own_at + client))
+            .chain(everyone.then_some(everyone_at))
+            .map(Seat::new)
+    }
+
+    /// The room of a seat, if it is one in a room.
+    pub(crate) fn room_of(&self, seat: &Seat) -> Option<u32> {
+        match self.audiences[seat.audience as usize].address {
+            Address::Room(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// A client can send from now on.
+    pub(crate) fn is_ready(&mut self, client: u32) {
+        self.ready.push(client);
+    }
+
+    pub(crate) fn ready(&self) -> &[u32] {
+        &self.ready
+    }
+
+    /// From now on a client is owed what is sent to this audience.
+    pub(crate) fn admit(&mut self, client: u32, seat: &mut Seat) {
+        seat.inside = true;
+        if !seat.is_owed() {
+            let audience = &mut self.audiences[seat.audience as usize];
+            audience.admit(client);
+            seat.since = audience.flight.next();
+            self.due.push(seat.audience);
+        }
+    }
+
+    /// A client is owed nothing any more: it left, stopped reading, or was cut off. What it had not got is waited for
+    /// no longer.
+    pub(crate) fn dismiss(&mut self, client: u32, seat: &mut Seat) {
+        if !seat.is_owed() {
+            return;
+        }
+        let audience = &mut self.audiences[seat.audience as usize];
+        for sequence in audience.flight.owed(seat.since, seat.receiver.expected()) {
+            audience.flight.resolve(sequence);
+            self.abandoned += 1;
+        }
+        audience.dismiss(client);
+        seat.since = NOT_OWED;
+        self.due.push(seat.audience);
+    }
+
+    /// A client is gone, with all its seats.
+    pub(crate) fn depart(&mut self, client: u32, seats: &mut [Seat]) {
+        self.retire(client, seats);
+        for seat in seats {
+            seat.inside = false;
+            self.announced.remove(&(client, seat.audience));
+        }
+    }
+
+    /// A client says goodbye: it sends nothing more and is owed nothing, but messages may still come.
+    pub(crate) fn retire(&mut self, client: u32, seats: &mut [Seat]) {
+        for seat in seats {
+            self.dismiss(client, seat);
+        }
+        if let Some(at) = self.ready.iter().position(|ready| *ready == client) {
+            self.ready.swap_remove(at);
+        }
+    }
+
+    /// Messages that somebody is still owed.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.audiences.iter().map(|audience| audience.flight.outstanding()).sum()
+    }
+
+    /// New bytes were read: all messages in them have arrived at one moment.
+    #[inline]
+    pub(crate) fn bytes_arrived(&mut self) {
+        self.now = None;
+    }
+
+    fn now(&mut self) -> u64 {
+        let clock = self.clock;
+        *self.now.get_or_insert_with(|| clock.nanos())
+    }
+
+    /// A text arrived at a client. Returns false when it is no message of this run.
+    #[inline]
+    pub(crate) fn deliver(&mut self, client: u32, seats: &mut [Seat], text: &[u8]) -> bool {
+        let Some(stamp) = self.finder.find(text) else { return false };
+        self.count_message();
+        let seat = seats.iter_mut().find(|seat| seat.audience == stamp.audience && seat.inside);
+        let (Some(seat), Some(audience)) = (seat, self.audiences.get_mut(stamp.audience as usize)) else {
+            self.tally.foreign += 1;
+            return true;
+        };
+        let known = audience.flight.arrive(stamp.sequence);
+        let Known::Placed { place, first, due, sent } = known else {
+            self.past_or_never(seat, known);
+            return true;
+        };
+        match seat.receiver.record(place) {
+            Arrival::Next => {}
+            other => {
+                if !self.out_of_order(client, seat, place, other) {
+                    return true;
+                }
+            }
+        }
+        self.tally.deliveries += 1;
+        if stamp.sequence < seat.since {
+            // It comes to one who is just entering or leaving, or who did not read: nobody waited for it.
+            return true;
+        }
+        let last = self.audiences[stamp.audience as usize].flight.resolve(stamp.sequence);
+        let now = self.now();
+        let (delay, service) = (now.saturating_sub(due), now.saturating_sub(sent));
+        self.latencies.record(Kind::Delivery, delay);
+        if due != sent {
+            self.latencies.record(Kind::Service, service);
+        }
+        if first {
+            self.learn(stamp.audience, text.len());
+            self.latencies.record(Kind::First, delay);
+            self.latencies.record(Kind::Ends, service);
+        }
+        if last {
+            self.latencies.record(Kind::Last, delay);
+            if !first {
+                self.latencies.record(Kind::Ends, service);
+            }
+            self.completed(stamp.audience);
+        }
+        true
+    }
+
+    #[inline]
+    fn count_message(&mut self) {
+        if self.dialect.typed {
+            self.tally.texts_received.add(Text::Message);
+        }
+    }
+
+    /// Everybody has a message: its audience has room for another.
+    fn completed(&mut self, number: u32) {
+        self.tally.completed += 1;
+        if self.due.last() != Some(&number) {
+            self.due.push(number);
+        }
+    }
+
+    /// Handles what is not simply the next message; returns whether the message still counts as arrived.
+    #[cold]
+    fn out_of_order(&mut self, client: u32, seat: &mut Seat, place: u64, arrival: Arrival) -> bool {
+        match arrival {
+            Arrival::Next => {}
+            Arrival::Begin => {
+                let is_single = self.audiences[seat.audience as usize].flight.is_single();
+                if is_single && seat.is_owed() && place > seat.since {
+                    seat.receiver.missed(seat.since..place);
+                    self.passed_over(client, seat, &(seat.since..place));
+                }
+            }
+            Arrival::Ahead { lost } => self.passed_over(client, seat, &lost),
+            Arrival::Late => self.tally.reordered += 1,
+            Arrival::Duplicate => {
+                self.tally.duplicates += 1;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What was passed over is waited for no longer, so that a closed loop goes on.
+    fn passed_over(&mut self, client: u32, seat: &mut Seat, places: &Range<u64>) {
+        if let Some(announced) = self.announced.get_mut(&(client, seat.audience)) {
+            let missed = places.end - places.start;
+            if *announced >= missed {
+                *announced -= missed;
+                seat.receiver.forgive(places);
+            }
+        }
+        let flight = &mut self.audiences[seat.audience as usize].flight;
+        for sequence in flight.at_places(places.clone()) {
+            if sequence >= seat.since {
+                flight.resolve(sequence);
+            }
+        }
+        self.due.push(seat.audience);
+    }
+
+    /// A message that all others have had long ago, or that was never sent.
+    #[cold]
+    fn past_or_never(&mut self, seat: &mut Seat, known: Known) {
+        let place = match known {
+            Known::Past { place } => place,
+            Known::Placed { .. } | Known::Never => {
+                self.tally.foreign += 1;
+                return;
+            }
+        };
+        match place.map(|place| seat.receiver.record(place)) {
+            Some(Arrival::Duplicate) => {
+                self.tally.duplicates += 1;
+                return;
+            }
+            Some(Arrival::Late) => self.tally.reordered += 1,
+            Some(_) => {}
+            None => {
+                seat.receiver.restart();
+                self.unverified += 1;
+            }
+        }
+        self.tally.deliveries += 1;
+    }
+
+    /// The server has told a client that it was not given so many messages of an audience.
+    pub(crate) fn gap(&mut self, client: u32, audience: u32, messages: u64) {
+        self.tally.gaps += 1;
+        self.tally.gap_messages += messages;
+        *self.announced.entry((client, audience)).or_default() += messages;
+    }
+
+    /// At the end of the run, what a client was owed and never got, though no `gap` named it.
+    pub(crate) fn settle(&mut self, client: u32, seats: &mut [Seat]) -> u64 {
+        let mut lost = 0;
+        for seat in seats {
+            lost += seat.receiver.lost();
+            if !seat.is_owed() {
+                continue;
+            }
+            let flight = &mut self.audiences[seat.audience as usize].flight;
+            let owed = flight.owed(seat.since, seat.receiver.expected()).len() as u64;
+            let named = self.announced.get_mut(&(client, seat.audience));
+            let forgiven = named.map_or(0, |announced| {
+                let forgiven = owed.min(*announced);
+                *announced -= forgiven;
+                forgiven
+            });
+            lost += owed - forgiven;
+        }
+        lost
+    }
+
+    /// Messages that `gap` has named and that were not missing.
+    pub(crate) fn false_gaps(&self) -> u64 {
+        self.announced.values().sum()
+    }
+}
