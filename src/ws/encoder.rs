@@ -1,5 +1,7 @@
 //! Frames as the gateway sends them: whole, final and unmasked (RFC 6455, section 5).
 
+use std::iter;
+
 use bytes::Bytes;
 use fastwebsockets::{Frame, OpCode, Payload};
 
@@ -86,6 +88,24 @@ pub fn encode_close_reply(out: &mut Vec<u8>, received: Option<&PeerClose<'_>>) {
 ///
 /// For frames of the gateway, which are not masked; `bytes` begin with a head.
 pub fn frame_end(bytes: &[u8]) -> Option<usize> {
+    split_frame(bytes).map(|(head, payload, _)| head.len() + payload.len())
+}
+
+/// The payloads of the messages in whole frames of the gateway; control frames are passed over.
+pub fn message_payloads(mut frames: &[u8]) -> impl Iterator<Item = &[u8]> {
+    iter::from_fn(move || {
+        loop {
+            let (head, payload, rest) = split_frame(frames)?;
+            frames = rest;
+            if !is_control(head[0]) {
+                return Some(payload);
+            }
+        }
+    })
+}
+
+/// Head and payload of the first frame, and what is behind it.
+fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (&[_, short], rest) = bytes.split_first_chunk()?;
     debug_assert!(short & 0x80 == 0, "the gateway does not mask");
     let (head_len, payload_len) = match short {
@@ -93,7 +113,14 @@ pub fn frame_end(bytes: &[u8]) -> Option<usize> {
         127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
         short => (2, usize::from(short)),
     };
-    payload_len.checked_add(head_len).filter(|&end| end <= bytes.len())
+    let (head, rest) = bytes.split_at_checked(head_len)?;
+    let (payload, rest) = rest.split_at_checked(payload_len)?;
+    Some((head, payload, rest))
+}
+
+/// Section 5.5: opcodes of control frames have this bit.
+fn is_control(first: u8) -> bool {
+    first & 0x08 != 0
 }
 
 fn encode(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
@@ -143,6 +170,22 @@ mod tests {
         assert_eq!(frame_end(&bytes[second_at..]), Some(5));
         for cut in 0..second_at {
             assert_eq!(frame_end(&bytes[..cut]), None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn messages_are_found_between_control_frames() {
+        let mut bytes = Vec::new();
+        encode_ping(&mut bytes, b"ping");
+        encode_text(&mut bytes, b"");
+        encode_pong(&mut bytes, b"pong");
+        encode_binary(&mut bytes, &[b'b'; 300]);
+        encode_text(&mut bytes, &vec![b'c'; 70_000]);
+        encode_close(&mut bytes, CloseCode::Normal, "close");
+        let lengths: Vec<_> = message_payloads(&bytes).map(<[u8]>::len).collect();
+        assert_eq!(lengths, [0, 300, 70_000]);
+        for cut in 0..bytes.len() {
+            assert!(message_payloads(&bytes[..cut]).count() <= 3, "cut at {cut}");
         }
     }
 

@@ -20,6 +20,6 @@ pub use close::CloseCode;
 pub use decoder::{DecodeError, Decoder, Event, MessageKind, Payload, PeerClose};
 pub use encoder::{
     PreparedMessage, encode_binary, encode_close, encode_close_reply, encode_ping, encode_pong, encode_text,
-    frame_end,
+    frame_end, message_payloads,
 };
 pub use header::{CONTROL_PAYLOAD_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX};
