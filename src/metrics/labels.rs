@@ -143,11 +143,13 @@ label! {
         Auth = "auth",
         /// Something that is none of these.
         Invalid = "invalid",
+        /// Anything, at `/echo`.
+        Echo = "echo",
     }
 }
 
 label! {
-    /// What was sent to a client.
+    /// What was sent to a client. All but echoes say so themselves, in their JSON's `type`.
     SentType, "type" {
         /// The first frame.
         Welcome = "welcome",
@@ -163,15 +165,17 @@ label! {
         Reconnect = "reconnect",
         /// Messages that the client was not given.
         Gap = "gap",
+        /// What the client said, at `/echo`.
+        Echo = "echo",
     }
 }
 
 label! {
     /// Where bytes are counted.
     Layer, "layer" {
-        /// What applications see.
+        /// What applications see: messages, without frame headers.
         Payload = "payload",
-        /// What goes over the wire, frame headers included.
+        /// What goes over the wire behind the handshake, frame headers and control frames included.
         Wire = "wire",
     }
 }
@@ -203,7 +207,7 @@ label! {
     DropReason, "reason" {
         /// Its outbound queue was full.
         BytesLimit = "bytes_limit",
-        /// It was being closed.
+        /// It was being closed, or was gone.
         Closing = "closing",
     }
 }

@@ -127,7 +127,7 @@ pub struct ShardMetrics {
     pub closed: Family<CloseReason, Counter>,
     /// Messages from clients.
     pub received: Family<ReceivedType, Counter>,
-    /// Messages to clients, counted for each recipient.
+    /// Messages written to clients to their last byte, counted for each recipient.
     pub sent: Family<SentType, Counter>,
     /// Bytes from clients.
     pub received_bytes: Family<Layer, Counter>,
@@ -135,7 +135,7 @@ pub struct ShardMetrics {
     pub sent_bytes: Family<Layer, Counter>,
     /// Recipients of a broadcast on this shard.
     pub recipients: Histogram,
-    /// Frame read to socket written, in seconds.
+    /// Message read to socket written, in seconds.
     pub delivery: Family<Source, Histogram>,
     /// Messages in one write of a batch.
     pub write_batch: Histogram,

@@ -70,7 +70,7 @@ table! {
     RECEIVED: Kind::Counter, "fanfare_messages_received_total", Some(Unit::Count), ["type"],
         "Messages from clients.";
     SENT: Kind::Counter, "fanfare_messages_sent_total", Some(Unit::Count), ["type"],
-        "Messages queued or written to clients; a broadcast counts once for each recipient.";
+        "Messages written to clients to their last byte; a broadcast counts once for each recipient.";
     RECEIVED_BYTES: Kind::Counter, "fanfare_received_bytes_total", Some(Unit::Bytes), ["layer"],
         "Bytes from clients.";
     SENT_BYTES: Kind::Counter, "fanfare_sent_bytes_total", Some(Unit::Bytes), ["layer"], "Bytes to clients.";
@@ -79,7 +79,7 @@ table! {
     RECIPIENTS: Kind::Histogram(FAN_OUT), "fanfare_broadcast_recipients", Some(Unit::Count), [],
         "Recipients of a broadcast on one shard.";
     DELIVERY: Kind::Histogram(LATENCY), "fanfare_delivery_duration_seconds", Some(Unit::Seconds), ["source"],
-        "Time from reading a message to its acceptance by a recipient's socket, for the first and the last recipient of a batch.";
+        "Time from reading a message to its acceptance by a recipient's socket, for the first and the last recipient of a batch and some between.";
     WRITE_BATCH: Kind::Histogram(BATCH), "fanfare_write_batch_messages", Some(Unit::Count), [],
         "Messages that one write of a batch carries.";
     SOCKET_WRITES: Kind::Counter, "fanfare_socket_writes_total", Some(Unit::Count), ["result"],

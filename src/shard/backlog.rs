@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::{iter, mem};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use crate::ws;
 
@@ -19,22 +20,36 @@ pub enum Lane {
     Bulk,
 }
 
-/// The bytes waiting for one client would be more than its limit: it is a slow consumer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// The bytes waiting for one client would be more than its limit: it is a slow consumer. The frames come back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the outbound queue is full")]
-pub struct Overflow;
+pub struct Overflow(pub Bytes);
 
 /// What waits to be written to one socket, in the order torn, control, bulk.
 ///
-/// Invariants: `torn` is the rest of the one frame that is partly written, or empty; each slice in a lane is not
-/// empty, and begins and ends on a frame border; `bytes` is the sum of all three, `control_bytes` of the second.
+/// Invariants: each slice in a lane is not empty, and begins and ends on a frame border; `bytes` is the sum of both
+/// lanes and what is left of the torn frame, `control_bytes` of the first lane.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    torn: Bytes,
+    torn: Torn,
     control: VecDeque<Bytes>,
     bulk: VecDeque<Bytes>,
     bytes: usize,
     control_bytes: usize,
+}
+
+/// The one frame that is partly written, whole; or none, and empty.
+#[derive(Debug, Default)]
+struct Torn {
+    frame: Bytes,
+    /// How many of its bytes the socket has.
+    written: usize,
+}
+
+impl Torn {
+    fn rest(&self) -> &[u8] {
+        &self.frame[self.written..]
+    }
 }
 
 impl Backlog {
@@ -45,12 +60,12 @@ impl Backlog {
 
     /// The backlog of a client whose socket took only `written` bytes of `frames`.
     ///
-    /// The rest of the frame that was cut is torn, whole frames behind it wait in `lane`. This is not held
+    /// The frame that was cut is torn, whole frames behind it wait in `lane`. This is not held
     /// against the limit (it is one batch at most, and the frame that was begun must be ended before a Close can
     /// be said); the next push is.
     pub fn for_partial_write(lane: Lane, mut frames: Bytes, written: usize) -> Self {
-        let torn = tear(&mut frames, written);
-        let mut backlog = Self { bytes: torn.len(), torn, ..Self::default() };
+        let (_, torn) = tear(&mut frames, written);
+        let mut backlog = Self { bytes: torn.rest().len(), torn, ..Self::default() };
         backlog.append(lane, frames);
         backlog
     }
@@ -90,8 +105,9 @@ impl Backlog {
 
     /// Fills `slices` from the front with what is to be written next, and returns how many were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let torn = Some(&self.torn).filter(|torn| !torn.is_empty());
-        let waiting = torn.into_iter().chain(&self.control).chain(&self.bulk);
+        let torn = Some(self.torn.rest()).filter(|rest| !rest.is_empty());
+        let waiting = self.control.iter().chain(&self.bulk).map(Bytes::as_ref);
+        let waiting = torn.into_iter().chain(waiting);
         slices.iter_mut().zip(waiting).map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count()
     }
 
@@ -99,10 +115,18 @@ impl Backlog {
     ///
     /// `written` is at most what [`Backlog::slices`] gave.
     pub fn advance(&mut self, written: usize) {
+        self.advance_over(written, |_| {});
+    }
+
+    /// As [`Backlog::advance`]; tells the frames whose last byte is among those that were written, whole.
+    pub fn advance_over(&mut self, written: usize, mut ended: impl FnMut(&[u8])) {
         debug_assert!(written <= self.bytes, "a socket cannot take more than there is");
         self.bytes -= written;
-        let from_torn = written.min(self.torn.len());
-        self.torn.advance(from_torn);
+        let from_torn = written.min(self.torn.rest().len());
+        self.torn.written += from_torn;
+        if from_torn > 0 && self.torn.rest().is_empty() {
+            ended(&mem::take(&mut self.torn).frame);
+        }
         let mut left = written - from_torn;
         while left > 0 {
             let is_control = !self.control.is_empty();
@@ -110,17 +134,34 @@ impl Backlog {
             let Some(front) = lane.front_mut() else { return };
             let before = front.len();
             if left < front.len() {
-                self.torn = tear(front, left);
+                let (whole, torn) = tear(front, left);
+                ended(&whole);
+                self.torn = torn;
                 left = 0;
             } else {
                 left -= front.len();
-                front.clear();
+                ended(&mem::take(front));
             }
             self.control_bytes -= if is_control { before - front.len() } else { 0 };
             if front.is_empty() {
                 lane.pop_front();
             }
         }
+    }
+
+    /// How many bytes of the frame that is partly written the socket has.
+    pub fn begun_bytes(&self) -> usize {
+        self.torn.written
+    }
+
+    /// The frames of the bulk lane.
+    pub fn bulk(&self) -> impl Iterator<Item = &[u8]> {
+        self.bulk.iter().map(Bytes::as_ref)
+    }
+
+    /// All frames that are not written to their end, each whole.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        iter::once(&self.torn.frame).chain(&self.control).chain(&self.bulk).map(Bytes::as_ref)
     }
 
     /// How many bytes wait to be written.
@@ -142,7 +183,7 @@ impl Backlog {
         // The place in the queue counts as well, or a flood of 2-byte pongs would hold many times the limit.
         let places = (self.control.len() + self.bulk.len() + 1) * size_of::<Bytes>();
         if self.bytes + frames.len() + places > limit {
-            return Err(Overflow);
+            return Err(Overflow(frames));
         }
         self.append(lane, frames);
         Ok(())
@@ -163,20 +204,23 @@ impl Backlog {
     }
 }
 
-/// Takes from `frames` the `written` bytes and what is left of the frame that they end in, and returns that rest.
-fn tear(frames: &mut Bytes, written: usize) -> Bytes {
-    let mut border = 0;
-    while border < written {
-        let Some(frame_bytes) = ws::frame_end(&frames[border..]) else {
+/// Takes from `frames` those that the `written` bytes end, and the one that they end in.
+fn tear(frames: &mut Bytes, written: usize) -> (Bytes, Torn) {
+    let (mut begin, mut end) = (0, 0);
+    while end < written {
+        let Some(frame_bytes) = ws::frame_end(&frames[end..]) else {
             debug_assert!(false, "a slice ends on a frame border");
-            border = frames.len();
+            end = frames.len();
             break;
         };
-        border += frame_bytes;
+        (begin, end) = (end, end + frame_bytes);
     }
-    let mut torn = frames.split_to(border);
-    torn.advance(written);
-    torn
+    if end == written {
+        return (frames.split_to(end), Torn::default());
+    }
+    let mut whole = frames.split_to(end);
+    let frame = whole.split_off(begin);
+    (whole, Torn { frame, written: written - begin })
 }
 
 #[cfg(test)]
@@ -201,6 +245,9 @@ mod tests {
             let expected = [&batch[written..border], &pong, &batch[border..]].concat();
             assert_eq!(rest(&backlog), expected, "cut at {written}");
             assert_eq!(backlog.bytes(), expected.len());
+            let whole = written - backlog.begun_bytes();
+            assert!(whole == 0 || borders.contains(&whole), "cut at {written}");
+            assert_eq!(backlog.frames().map(<[u8]>::len).sum::<usize>(), batch.len() - whole + pong.len());
         }
     }
 
@@ -233,8 +280,9 @@ mod tests {
         backlog.push_bulk(batch.clone(), limit).unwrap();
         backlog.push_control(batch.clone(), limit).unwrap();
 
-        assert_eq!(backlog.push_control(frames(&[""]), limit), Err(Overflow));
-        assert_eq!(backlog.push_bulk(frames(&[""]), limit), Err(Overflow));
+        let empty = frames(&[""]);
+        assert_eq!(backlog.push_control(empty.clone(), limit), Err(Overflow(empty.clone())));
+        assert_eq!(backlog.push_bulk(empty.clone(), limit), Err(Overflow(empty)));
 
         assert_eq!(backlog.bytes(), 2 * batch.len());
     }
@@ -290,7 +338,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_wire_carries_whole_frames_and_each_lane_in_its_order(steps in prop::collection::vec(step(), 1..60)) {
-            let (mut backlog, mut wire, mut pushed) = (Backlog::new(), Vec::new(), 0_u32);
+            let (mut backlog, mut wire, mut pushed) = (Backlog::new(), Wire::default(), 0_u32);
             let mut batch = |lane: char, lengths: Vec<usize>| {
                 let texts: Vec<_> = lengths.into_iter().map(|length| {
                     pushed += 1;
@@ -319,21 +367,29 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(rest(&backlog).len(), backlog.bytes());
+                prop_assert_eq!(&wire.ended[..], &wire.bytes[..wire.bytes.len() - backlog.begun_bytes()]);
                 prop_assert_eq!(backlog.control.iter().map(Bytes::len).sum::<usize>(), backlog.control_bytes());
             }
             write(&mut backlog, usize::MAX, &mut wire);
             prop_assert!(backlog.is_empty());
-            prop_assert_eq!(wire.len() + discarded, pushed_bytes);
-            let numbers = |lane| numbers(&wire, lane).is_sorted();
+            prop_assert_eq!(wire.bytes.len() + discarded, pushed_bytes);
+            let numbers = |lane| numbers(&wire.bytes, lane).is_sorted();
             prop_assert!(numbers(b'b') && numbers(b'c'));
         }
     }
 
-    fn write(backlog: &mut Backlog, bytes: usize, wire: &mut Vec<u8>) {
+    #[derive(Default)]
+    struct Wire {
+        bytes: Vec<u8>,
+        /// The frames that were told to have ended.
+        ended: Vec<u8>,
+    }
+
+    fn write(backlog: &mut Backlog, bytes: usize, wire: &mut Wire) {
         let mut taken = rest(backlog);
         taken.truncate(bytes);
-        backlog.advance(taken.len());
-        wire.extend(taken);
+        backlog.advance_over(taken.len(), |frames| wire.ended.extend_from_slice(frames));
+        wire.bytes.extend(taken);
     }
 
     /// The numbers of the frames of one lane, as the peer reads them; panics when the frames do not line up.

@@ -19,6 +19,12 @@ pub(super) struct Mark {
     exclude: Option<ClientKey>,
 }
 
+impl Mark {
+    fn payload_bytes(&self) -> usize {
+        self.end - self.payload
+    }
+}
+
 /// Nearly all batches hold one publication, and then cost no allocation.
 pub(super) type Marks = SmallVec<[Mark; 1]>;
 
@@ -75,6 +81,8 @@ pub(super) struct Flight {
     /// The first offset.
     pub(super) first: u64,
     pub(super) marks: Marks,
+    /// Its bytes without the frame headers.
+    pub(super) payload_bytes: usize,
     pub(super) born: u64,
     pub(super) recipients: usize,
     /// The whole batch for [`Flags::NDJSON`] members, once the first of them has been met.
@@ -86,7 +94,7 @@ pub(super) struct Flight {
 pub(super) enum Part {
     Nothing,
     All,
-    Own { bytes: Bytes, publications: usize },
+    Own { bytes: Bytes, publications: usize, payload_bytes: usize },
 }
 
 impl From<Open> for Flight {
@@ -97,7 +105,8 @@ impl From<Open> for Flight {
             Frames::Many(frames) => Bytes::from(frames.into_boxed_slice()),
         };
         let first = open.marks.first().map_or(0, |mark| mark.offset);
-        Self { bytes, first, marks: open.marks, born: open.born, recipients: 0, ndjson: None }
+        let payload_bytes = open.marks.iter().map(Mark::payload_bytes).sum();
+        Self { bytes, first, marks: open.marks, payload_bytes, born: open.born, recipients: 0, ndjson: None }
     }
 }
 
@@ -116,42 +125,49 @@ impl Flight {
             Part::Nothing
         } else if member.flags.has(Flags::NDJSON) && publications > 1 {
             if !is_whole {
-                return Part::Own { bytes: self.join(start, |mark| !is_excluded(mark)), publications };
+                return self.join(start, |mark| !is_excluded(mark));
             }
             if self.ndjson.is_none() {
-                self.ndjson = Some(Part::Own { bytes: self.join(0, |_| true), publications });
+                self.ndjson = Some(self.join(0, |_| true));
             }
             self.ndjson.clone().unwrap_or(Part::All)
         } else if is_whole {
             Part::All
         } else if excluded == 0 {
-            Part::Own { bytes: self.bytes.slice(self.begin(start)..), publications }
+            let payload_bytes = rest.iter().map(Mark::payload_bytes).sum();
+            Part::Own { bytes: self.bytes.slice(self.begin(start)..), publications, payload_bytes }
         } else {
             let mut bytes = Vec::with_capacity(self.bytes.len() - self.begin(start));
+            let mut payload_bytes = 0;
             for index in (start..self.marks.len()).filter(|index| !is_excluded(&self.marks[*index])) {
                 bytes.extend_from_slice(&self.bytes[self.begin(index)..self.marks[index].end]);
+                payload_bytes += self.marks[index].payload_bytes();
             }
-            Part::Own { bytes: bytes.into(), publications }
+            Part::Own { bytes: bytes.into(), publications, payload_bytes }
         }
     }
 
     /// The wanted messages from `start` on, joined by line feeds into as few frames as the limit allows.
-    fn join(&self, start: usize, is_wanted: impl Fn(&Mark) -> bool) -> Bytes {
+    fn join(&self, start: usize, is_wanted: impl Fn(&Mark) -> bool) -> Part {
         let mut frames = Vec::with_capacity(self.bytes.len() - self.begin(start));
         let mut lines = Vec::new();
+        let (mut publications, mut payload_bytes) = (0, 0);
         for mark in self.marks[start..].iter().filter(|mark| is_wanted(mark)) {
             let line = &self.bytes[mark.payload..mark.end];
             if !lines.is_empty() && lines.len() + 1 + line.len() > NDJSON_FRAME_BYTES_MAX {
                 ws::encode_text(&mut frames, &lines);
+                payload_bytes += lines.len();
                 lines.clear();
             }
             if !lines.is_empty() {
                 lines.push(b'\n');
             }
             lines.extend_from_slice(line);
+            publications += 1;
         }
         ws::encode_text(&mut frames, &lines);
-        frames.into()
+        payload_bytes += lines.len();
+        Part::Own { bytes: frames.into(), publications, payload_bytes }
     }
 
     /// Where the frame of publication `index` begins.

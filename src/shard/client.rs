@@ -10,6 +10,7 @@ use crate::ws::Decoder;
 
 use super::Heartbeat;
 use super::backlog::Backlog;
+use super::counts::Form;
 use super::wheel::tick_at_or_after as ticks;
 
 /// A client's place in one room of its shard.
@@ -77,6 +78,15 @@ pub(super) enum Due {
 impl Client {
     pub(super) fn is_open(&self) -> bool {
         self.stage == Stage::Open
+    }
+
+    /// What the messages are that are sent to it.
+    pub(super) fn form(&self) -> Form {
+        match self.endpoint {
+            Endpoint::Echo => Form::Echo,
+            Endpoint::Ws if self.session.is_ndjson() => Form::Lines,
+            Endpoint::Ws => Form::Json,
+        }
     }
 
     /// The tick at which [`Client::due`] has something to say at the latest.

@@ -7,6 +7,7 @@ use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
 use crate::session::Action;
 use crate::ws::{self, CloseCode, DecodeError, Event, MessageKind, PreparedMessage};
 
+use super::backlog::Lane;
 use super::client::Held;
 use super::state::{Core, LocalRoom, Notice, Shard};
 
@@ -46,7 +47,6 @@ impl Shard {
             match client.decoder.decode(&mut input, limit) {
                 Ok(None) => return,
                 Ok(Some(Event::Message { kind, payload })) => {
-                    self.core.counts.payload_received += payload.len() as u64;
                     if self.message(key, kind, &payload, born, replies) == Flow::Held {
                         let message = payload.into_vec();
                         self.core.counts.held += 1;
@@ -76,9 +76,9 @@ impl Shard {
         replies: &mut Vec<u8>,
     ) -> Flow {
         match (self.core.clients[key].endpoint, kind) {
-            (Endpoint::Echo, MessageKind::Text) => ws::encode_text(replies, payload),
-            (Endpoint::Echo, MessageKind::Binary) => ws::encode_binary(replies, payload),
+            (Endpoint::Echo, kind) => self.core.echo(kind, payload, replies),
             (Endpoint::Ws, MessageKind::Binary) => {
+                self.core.counts.heard(ReceivedType::Invalid, payload.len());
                 let text = "binary messages are not understood: send JSON in text";
                 self.core.close(key, CloseCode::Unsupported, text, CloseReason::InvalidPayload);
             }
@@ -107,7 +107,7 @@ impl Shard {
         let reply = if kind == ReceivedType::Ping { SentType::Pong } else { SentType::Error };
         let flow = core.perform(key, action, &Asked { mark: parsed.mark, reply, born }, replies);
         if flow == Flow::Done {
-            core.counts.received.add(kind, 1);
+            core.counts.heard(kind, payload.len());
         }
         flow
     }
@@ -285,17 +285,25 @@ impl Core {
     }
 
     fn reply(&mut self, kind: SentType, replies: &mut Vec<u8>) {
-        self.counts.sent.add(kind, 1);
+        self.counts.replies.add(kind, 1, self.json.len());
         ws::encode_text(replies, &self.json);
+    }
+
+    fn echo(&mut self, kind: MessageKind, payload: &[u8], replies: &mut Vec<u8>) {
+        self.counts.heard(ReceivedType::Echo, payload.len());
+        self.counts.replies.add(SentType::Echo, 1, payload.len());
+        match kind {
+            MessageKind::Text => ws::encode_text(replies, payload),
+            MessageKind::Binary => ws::encode_binary(replies, payload),
+        }
     }
 
     /// Answers behind what waits for the client: nothing of a room may come after the answer to `leave`, and
     /// nothing from before a `join` after the answer to it.
     fn reply_in_order(&mut self, key: ClientKey, replies: &mut Vec<u8>) {
         if self.has_backlog(key) {
-            self.counts.sent.add(SentType::Ack, 1);
-            let frames = PreparedMessage::text(&self.json).frame().clone();
-            self.notices.push_back(Notice::bulk(key, frames));
+            let message = PreparedMessage::text(&self.json);
+            self.notices.push_back(Notice::message(key, Lane::Bulk, SentType::Ack, &message));
         } else {
             self.reply(SentType::Ack, replies);
         }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::mem;
 
 use crate::metrics::{CloseReason, DropReason, LabelValue, ReceivedType, SentType};
+use crate::ws;
 
 use super::room::Completed;
 
@@ -13,7 +14,10 @@ pub(super) struct Counts {
     pub(super) opened: u64,
     pub(super) closed: Tally<CloseReason>,
     pub(super) received: Tally<ReceivedType>,
-    pub(super) sent: Tally<SentType>,
+    /// What sockets have taken to the last byte.
+    pub(super) sent: Messages,
+    /// The messages among the replies that are being gathered.
+    pub(super) replies: Messages,
     pub(super) dropped: Tally<DropReason>,
     pub(super) payload_received: u64,
     pub(super) wire_received: u64,
@@ -26,6 +30,91 @@ pub(super) struct Counts {
     pub(super) memberships: usize,
     pub(super) slow: usize,
     pub(super) queue_bytes: usize,
+}
+
+impl Counts {
+    /// Counts a message from a client that was dealt with.
+    pub(super) fn heard(&mut self, kind: ReceivedType, payload: usize) {
+        self.received.add(kind, 1);
+        self.payload_received += payload as u64;
+    }
+
+    /// Counts the messages in whole frames that a client was not given.
+    #[cold]
+    pub(super) fn drop_frames(&mut self, reason: DropReason, form: Form, frames: &[u8]) {
+        let mut messages = Messages::default();
+        messages.add_frames(form, frames);
+        self.drop_messages(reason, messages);
+    }
+
+    /// Counts messages that a client was not given.
+    #[cold]
+    pub(super) fn drop_messages(&mut self, reason: DropReason, mut messages: Messages) {
+        messages.kinds.take(|_, count| self.dropped.add(reason, count));
+    }
+}
+
+/// What a message in a frame to a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One JSON object.
+    Json,
+    /// One or more of them, a line each.
+    Lines,
+    /// What the client said itself.
+    Echo,
+}
+
+/// Messages to clients.
+#[derive(Default)]
+pub(super) struct Messages {
+    pub(super) kinds: Tally<SentType>,
+    /// Their bytes, without frame headers.
+    pub(super) payload: u64,
+}
+
+impl Messages {
+    #[inline]
+    pub(super) fn add(&mut self, kind: SentType, count: usize, payload: usize) {
+        self.kinds.add(kind, count as u64);
+        self.payload += payload as u64;
+    }
+
+    /// Adds those of another count.
+    pub(super) fn append(&mut self, mut other: Self) {
+        other.kinds.take(|kind, count| self.kinds.add(kind, count));
+        self.payload += other.payload;
+    }
+
+    /// Adds those in whole frames, as they say themselves what they are.
+    ///
+    /// Whoever makes a message knows what it is, and whoever writes one at once counts what it knows; this is for
+    /// those that had to wait, so that their queue holds nothing but bytes.
+    #[cold]
+    pub(super) fn add_frames(&mut self, form: Form, frames: &[u8]) {
+        for payload in ws::message_payloads(frames) {
+            self.payload += payload.len() as u64;
+            match form {
+                Form::Echo => self.kinds.add(SentType::Echo, 1),
+                Form::Json => self.kinds.add(kind_of(payload), 1),
+                Form::Lines => {
+                    payload.split(|byte| *byte == b'\n').for_each(|line| self.kinds.add(kind_of(line), 1));
+                }
+            }
+        }
+    }
+}
+
+/// What a message of the gateway is: each begins with its type.
+fn kind_of(json: &[u8]) -> SentType {
+    let begins_with = |kind: &&SentType| {
+        let rest =
+            json.strip_prefix(br#"{"type":""#).and_then(|name| name.strip_prefix(kind.as_str().as_bytes()));
+        rest.is_some_and(|rest| rest.first() == Some(&b'"'))
+    };
+    let kind = SentType::ALL.iter().find(begins_with);
+    debug_assert!(kind.is_some(), "a message without a type: {}", String::from_utf8_lossy(json));
+    kind.copied().unwrap_or(SentType::Message)
 }
 
 /// A count for each value of a label.
@@ -61,3 +150,138 @@ impl<L: LabelValue> Tally<L> {
 
 /// No label has more values.
 const TALLY_VALUES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::backlog::Lane;
+    use super::super::tests::{World, counted, frame, masked};
+    use super::*;
+    use crate::http::Endpoint;
+    use crate::hub;
+
+    #[test]
+    fn counts_what_clients_said_by_type_once_it_was_dealt_with() {
+        let mut world = World::with(hub::Options { room_pending_bytes: 100, ..hub::Options::default() });
+        let ann = world.enter("ann");
+        let join = r#"{"type":"join","room_id":5}"#;
+        let message = format!(r#"{{"type":"message","room_id":5,"content":"{}"}}"#, "x".repeat(80));
+        for text in [join, "nonsense", &message, &message] {
+            world.say(ann, text);
+        }
+        world.receive(ann, &masked(0x8a, b"a control frame is no message"));
+        assert!(world.shard.core.reads_are_paused(ann), "the second message is held");
+        let mut payload = join.len() + "nonsense".len() + message.len();
+        let received = [(ReceivedType::Message, 1), (ReceivedType::Join, 1), (ReceivedType::Invalid, 1)];
+        assert_eq!(counted(&mut world.shard.core.counts.received), received);
+        assert_eq!(world.shard.core.counts.payload_received, payload as u64);
+        world.deliver();
+        world.retry();
+        world.receive(ann, &masked(0x82, b"binary"));
+        payload += message.len() + "binary".len();
+        let received = [(ReceivedType::Message, 1), (ReceivedType::Invalid, 1)];
+        assert_eq!(counted(&mut world.shard.core.counts.received), received);
+        assert_eq!(world.shard.core.counts.payload_received, payload as u64);
+    }
+
+    #[test]
+    fn counts_a_message_as_sent_only_when_its_last_byte_was_taken() {
+        let mut world = World::new();
+        let ann = world.enter("ann");
+        world.notices();
+        let (first, second) = (frame("first"), frame("second"));
+        let frames = Bytes::from([&first[..], &second[..]].concat());
+        world.shard.core.blocked(ann, &frames, first.len() - 1, Lane::Bulk);
+        assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), []);
+        world.shard.core.drained(ann, 1 + second.len() - 1);
+        assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), [(SentType::Message, 1)]);
+        assert_eq!(world.shard.core.counts.sent.payload, first.len() as u64 - 2);
+        world.shard.core.lost(ann, CloseReason::IoError);
+        assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), []);
+        assert_eq!(counted(&mut world.shard.core.counts.dropped), [(DropReason::Closing, 1)]);
+    }
+
+    #[test]
+    fn waiting_messages_are_told_apart_when_they_are_taken() {
+        let mut world = World::new();
+        let ann = world.enter("ann");
+        world.notices();
+        let mut input = masked(0x89, b"control");
+        for text in [
+            r#"{"type":"ping"}"#,
+            r#"{"type":"join","room_id":5,"id":1}"#,
+            r#"{"type":"message","room_id":5,"content":"type\":\"error","id":2}"#,
+            r#"{"type":"leave","room_id":6}"#,
+        ] {
+            input.extend_from_slice(&masked(0x81, text.as_bytes()));
+        }
+        let mut replies = Vec::new();
+        world.shard.receive(ann, &mut input, 0, &mut replies);
+        let expected = [(SentType::Ack, 2), (SentType::Error, 1), (SentType::Pong, 1)];
+        assert_eq!(counted(&mut world.shard.core.counts.replies.kinds), expected);
+        let (payload, bytes) = (world.shard.core.counts.replies.payload, replies.len());
+        world.shard.core.blocked(ann, &replies.into(), 0, Lane::Control);
+        assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), []);
+        world.shard.core.drained(ann, bytes);
+        assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), expected);
+        assert_eq!(world.shard.core.counts.sent.payload, payload);
+    }
+
+    #[test]
+    fn every_message_ends_as_sent_or_dropped_and_is_counted_once() {
+        for protocol in [Endpoint::Ws, Endpoint::Echo] {
+            for is_ndjson in [false, true] {
+                let mut world = World::new();
+                let (reader, goer) =
+                    (world.enter_as(protocol, is_ndjson), world.enter_as(protocol, is_ndjson));
+                for client in [reader, goer] {
+                    world.say(client, r#"{"type":"join","room_id":5}"#);
+                    world.shard.core.blocked(client, &Bytes::from_static(&[0x89, 0]), 1, Lane::Control);
+                }
+                for round in 0..30 {
+                    for _ in 0..=round % 3 {
+                        let text = format!(r#"{{"type":"message","room_id":5,"content":"{round}"}}"#);
+                        let mut replies = Vec::new();
+                        world.shard.receive(reader, &mut masked(0x81, text.as_bytes()), 0, &mut replies);
+                        if !replies.is_empty() {
+                            world.shard.core.enqueue(reader, replies.into(), Lane::Control);
+                        }
+                    }
+                    world.notices();
+                    world.deliver();
+                    // Never all of it, so that none of it is written directly.
+                    let waiting = world.waiting(reader);
+                    world.shard.core.drained(reader, waiting.min(37 * round).saturating_sub(1));
+                }
+                world.shard.core.lost(goer, CloseReason::Client);
+                let waiting = world.waiting(reader);
+                world.shard.core.drained(reader, waiting);
+                let counts = &mut world.shard.core.counts;
+                let said = 10 * (1 + 2 + 3);
+                let (sent, dropped) = match protocol {
+                    Endpoint::Ws => (vec![(SentType::Welcome, 1), (SentType::Message, said)], said + 1),
+                    Endpoint::Echo => (vec![(SentType::Echo, said)], 0),
+                };
+                assert_eq!(counted(&mut counts.sent.kinds), sent);
+                let dropped: Vec<_> =
+                    Some((DropReason::Closing, dropped)).filter(|_| dropped > 0).into_iter().collect();
+                assert_eq!(counted(&mut counts.dropped), dropped);
+                assert_eq!((counts.slow, counts.queue_bytes), (0, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_to_a_user_is_timed_for_its_first_and_last_connection() {
+        let mut world = World::new();
+        let ann: Vec<_> = (0..4).map(|_| world.enter("ann")).collect();
+        world.notices();
+        world.now = 77;
+        world.say(ann[0], r#"{"type":"message","to":"ann","content":"x"}"#);
+        world.apply();
+        let samples: Vec<_> =
+            std::iter::from_fn(|| world.shard.core.next_notice().map(|notice| notice.sample)).collect();
+        assert_eq!(samples, [Some(77), None, None, Some(77)]);
+    }
+}

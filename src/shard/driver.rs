@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -21,7 +22,7 @@ use tokio::task::{JoinError, JoinSet, LocalSet};
 use crate::http;
 use crate::id::{ClientId, ClientKey};
 use crate::inbox::{Command, Inbox, Permit};
-use crate::metrics::{CloseReason, WriteResult};
+use crate::metrics::{CloseReason, DropReason, SentType, WriteResult};
 use crate::session::{Permissions, Session};
 use crate::transport::{Transport, watch};
 
@@ -29,6 +30,7 @@ use super::Parts;
 use super::backlog::Lane;
 use super::clock::Clock;
 use super::conversation::StillHeld;
+use super::outbound::Delivery;
 use super::report::Report;
 use super::state::{Newcomer, Notice, Shard};
 use super::wheel::{TICK, ticks_passed};
@@ -339,16 +341,20 @@ impl Driver {
         if self.replies.is_empty() {
             return;
         }
+        let messages = mem::take(&mut self.shard.core.counts.replies);
         if self.shard.core.has_backlog(key) {
             let frames = Bytes::copy_from_slice(&self.replies);
             self.shard.core.enqueue(key, frames, Lane::Control);
         } else if let Some(socket) = self.sockets.get_mut(key) {
             match self.report.wrote(socket.transport.write(&self.replies), self.replies.len()) {
-                WriteResult::Ok => {}
-                WriteResult::Error => self.shard.core.lost(key, CloseReason::IoError),
+                WriteResult::Ok => self.shard.core.counts.sent.append(messages),
+                WriteResult::Error => {
+                    self.shard.core.counts.drop_messages(DropReason::Closing, messages);
+                    self.shard.core.lost(key, CloseReason::IoError);
+                }
                 WriteResult::Partial | WriteResult::WouldBlock => {
                     let frames = Bytes::copy_from_slice(&self.replies);
-                    self.shard.core.blocked(key, frames, self.report.taken, Lane::Control);
+                    self.shard.core.blocked(key, &frames, self.report.taken, Lane::Control);
                 }
             }
         }
@@ -416,6 +422,7 @@ impl Driver {
         self.sockets.insert(key, Socket { transport, queued: false, ended: false });
         self.notices();
         if !read_ahead.is_empty() {
+            self.shard.core.counts.wire_received += read_ahead.len() as u64;
             let born = self.clock.now();
             self.shard.receive(key, &mut read_ahead, born, &mut self.replies);
             self.write_replies(key);
@@ -425,13 +432,23 @@ impl Driver {
 
     /// Writes what is for single clients.
     fn notices(&mut self) {
-        while let Some(Notice { client, frames, lane, .. }) = self.shard.core.next_notice() {
+        while let Some(Notice { client, frame, lane, message, sample, .. }) = self.shard.core.next_notice() {
             let Some(socket) = self.sockets.get_mut(client) else { continue };
-            match self.report.wrote(socket.transport.write(&frames), frames.len()) {
-                WriteResult::Ok => {}
-                WriteResult::Error => self.shard.core.lost(client, CloseReason::IoError),
+            match self.report.wrote(socket.transport.write(&frame), frame.len()) {
+                WriteResult::Ok => {
+                    if let Some((kind, payload_bytes)) = message {
+                        self.shard.core.counts.sent.add(kind, 1, payload_bytes);
+                    }
+                    if let Some(born) = sample {
+                        self.report.delivered(self.clock.now().saturating_sub(born));
+                    }
+                }
+                WriteResult::Error => {
+                    self.shard.core.counts.dropped.add(DropReason::Closing, u64::from(message.is_some()));
+                    self.shard.core.lost(client, CloseReason::IoError);
+                }
                 WriteResult::Partial | WriteResult::WouldBlock => {
-                    self.shard.core.blocked(client, frames, self.report.taken, lane);
+                    self.shard.core.blocked(client, &frame, self.report.taken, lane);
                 }
             }
         }
@@ -440,19 +457,23 @@ impl Driver {
     fn deliver(&mut self) {
         let mut budget = DELIVERIES_PER_TURN;
         while let Some(delivery) = self.shard.core.next_delivery(&mut budget) {
-            let client = delivery.client;
+            let Delivery { client, messages, payload_bytes, sample } = delivery;
             let Some(socket) = self.sockets.get_mut(client) else { continue };
             let bytes = self.shard.core.delivery_bytes();
             match self.report.wrote(socket.transport.write(bytes), bytes.len()) {
                 WriteResult::Ok => {
-                    if let Some(born) = delivery.sample {
+                    self.shard.core.counts.sent.add(SentType::Message, messages, payload_bytes);
+                    if let Some(born) = sample {
                         self.report.delivered(self.clock.now().saturating_sub(born));
                     }
                 }
-                WriteResult::Error => self.shard.core.lost(client, CloseReason::IoError),
+                WriteResult::Error => {
+                    self.shard.core.counts.dropped.add(DropReason::Closing, messages as u64);
+                    self.shard.core.lost(client, CloseReason::IoError);
+                }
                 WriteResult::Partial | WriteResult::WouldBlock => {
                     let frames = bytes.clone();
-                    self.shard.core.blocked(client, frames, self.report.taken, Lane::Bulk);
+                    self.shard.core.blocked(client, &frames, self.report.taken, Lane::Bulk);
                 }
             }
         }

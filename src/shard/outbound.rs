@@ -5,12 +5,12 @@ use std::io::IoSlice;
 use bytes::Bytes;
 
 use crate::id::ClientKey;
-use crate::metrics::{CloseReason, DropReason, SentType};
+use crate::metrics::{CloseReason, DropReason};
 use crate::ws::CloseCode;
 
-use super::backlog::{Backlog, Lane};
+use super::backlog::{Backlog, Lane, Overflow};
 use super::client::Stage;
-use super::room::Step;
+use super::room::{self, Step};
 use super::state::{Core, Notice};
 
 /// Deliveries from one room before the next room has its turn.
@@ -23,6 +23,10 @@ const CONTROL_BYTES_PAUSE: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delivery {
     pub(super) client: ClientKey,
+    /// How many messages it is.
+    pub(super) messages: usize,
+    /// Its bytes without the frame headers.
+    pub(super) payload_bytes: usize,
     /// When the oldest message in it was read, where this member's delay is to be recorded.
     pub(super) sample: Option<u64>,
 }
@@ -51,12 +55,12 @@ impl Core {
                 Step::Deliver(delivery) => {
                     *budget -= 1;
                     self.served += 1;
-                    self.counts.sent.add(SentType::Message, delivery.publications as u64);
-                    if self.clients[delivery.client].backlog.is_none() {
-                        return Some(Delivery { client: delivery.client, sample: delivery.sample });
+                    let room::Delivery { client, publications: messages, payload_bytes, sample } = delivery;
+                    if self.clients[client].backlog.is_none() {
+                        return Some(Delivery { client, messages, payload_bytes, sample });
                     }
                     let bytes = local.room.bytes().clone();
-                    self.enqueue(delivery.client, bytes, Lane::Bulk);
+                    self.enqueue(client, bytes, Lane::Bulk);
                 }
                 Step::Complete(completed) => {
                     local.hub.release(self.index, key, completed.bytes);
@@ -96,9 +100,9 @@ impl Core {
         let Some(client) = self.clients.get_mut(key) else { return };
         // Answers to what came before a Close still go out before it.
         let is_wanted = client.is_open() || lane == Lane::Control;
+        let form = client.form();
         let Some(backlog) = client.backlog.as_mut().filter(|_| is_wanted) else {
-            self.counts.dropped.add(DropReason::Closing, 1);
-            return;
+            return self.counts.drop_frames(DropReason::Closing, form, &frames);
         };
         let length = frames.len();
         let pushed = match lane {
@@ -107,7 +111,10 @@ impl Core {
         };
         match pushed {
             Ok(()) => self.counts.queue_bytes += length,
-            Err(_) => self.overflow(key, "too much was waiting to be read"),
+            Err(Overflow(frames)) => {
+                self.counts.drop_frames(DropReason::BytesLimit, form, &frames);
+                self.overflow(key, "too much was waiting to be read");
+            }
         }
     }
 
@@ -119,28 +126,40 @@ impl Core {
                 return Some(notice);
             }
             if notice.is_close {
-                self.enqueue_close(notice.client, notice.frames);
+                self.enqueue_close(notice.client, notice.frame);
             } else {
-                self.enqueue(notice.client, notice.frames, notice.lane);
+                self.enqueue(notice.client, notice.frame, notice.lane);
             }
         }
     }
 
     /// Makes a Close frame the last of what waits. Messages that wait are dropped, so that it is seen.
     fn enqueue_close(&mut self, key: ClientKey, frame: Bytes) {
+        self.discard_bulk(key, DropReason::Closing);
         if let Some(backlog) = self.clients.get_mut(key).and_then(|client| client.backlog.as_mut()) {
-            let before = backlog.bytes();
+            self.counts.queue_bytes += frame.len();
             backlog.close(frame);
-            self.counts.queue_bytes = self.counts.queue_bytes + backlog.bytes() - before;
         }
     }
 
+    /// Drops the messages of rooms and users that wait for a client; one that is partly written stays.
+    fn discard_bulk(&mut self, key: ClientKey, reason: DropReason) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let form = client.form();
+        let Some(backlog) = &mut client.backlog else { return };
+        backlog.bulk().for_each(|frames| self.counts.drop_frames(reason, form, frames));
+        let before = backlog.bytes();
+        backlog.discard_bulk();
+        self.counts.queue_bytes -= before - backlog.bytes();
+    }
+
     /// The socket took only `written` bytes of `frames`: the rest waits.
-    pub(super) fn blocked(&mut self, key: ClientKey, frames: Bytes, written: usize, lane: Lane) {
+    pub(super) fn blocked(&mut self, key: ClientKey, frames: &Bytes, written: usize, lane: Lane) {
         let now = self.now();
         let Some(client) = self.clients.get_mut(key) else { return };
         debug_assert!(client.backlog.is_none(), "a client with a backlog is not written to directly");
-        let backlog = Backlog::for_partial_write(lane, frames, written);
+        let backlog = Backlog::for_partial_write(lane, frames.clone(), written);
+        self.counts.sent.add_frames(client.form(), &frames[..written - backlog.begun_bytes()]);
         self.counts.queue_bytes += backlog.bytes();
         self.counts.slow += 1;
         client.backlog = Some(Box::new(backlog));
@@ -148,8 +167,9 @@ impl Core {
         self.reschedule(key);
     }
 
+    /// Closes a client that does not take what there is for it.
     pub(super) fn overflow(&mut self, key: ClientKey, text: &str) {
-        self.counts.dropped.add(DropReason::BytesLimit, 1);
+        self.discard_bulk(key, DropReason::BytesLimit);
         self.close(key, CloseCode::SlowConsumer, text, CloseReason::SlowConsumer);
     }
 
@@ -166,8 +186,9 @@ impl Core {
     pub(super) fn drained(&mut self, key: ClientKey, written: usize) {
         let now = self.now();
         let Some(client) = self.clients.get_mut(key) else { return };
+        let form = client.form();
         let Some(backlog) = &mut client.backlog else { return };
-        backlog.advance(written);
+        backlog.advance_over(written, |frames| self.counts.sent.add_frames(form, frames));
         client.blocked_at = now;
         self.counts.queue_bytes -= written;
         if backlog.is_empty() {
@@ -180,9 +201,11 @@ impl Core {
 
     /// Drops what waits for a client, and takes it out of the counts.
     pub(super) fn forget_backlog(&mut self, key: ClientKey) {
-        if let Some(backlog) = self.clients.get_mut(key).and_then(|client| client.backlog.take()) {
-            self.counts.queue_bytes -= backlog.bytes();
-            self.counts.slow -= 1;
-        }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(backlog) = client.backlog.take() else { return };
+        let form = client.form();
+        backlog.frames().for_each(|frames| self.counts.drop_frames(DropReason::Closing, form, frames));
+        self.counts.queue_bytes -= backlog.bytes();
+        self.counts.slow -= 1;
     }
 }

@@ -72,7 +72,7 @@ impl Report {
         metrics.held.increment(std::mem::take(&mut counts.held));
         counts.closed.take(|reason, count| metrics.closed[reason].increment(count));
         counts.received.take(|kind, count| metrics.received[kind].increment(count));
-        counts.sent.take(|kind, count| metrics.sent[kind].increment(count));
+        counts.sent.kinds.take(|kind, count| metrics.sent[kind].increment(count));
         counts.dropped.take(|reason, count| metrics.dropped[reason].increment(count));
         self.writes.take(|result, count| metrics.socket_writes[result].increment(count));
         for batch in counts.batches.drain(..) {
@@ -82,6 +82,7 @@ impl Report {
         metrics.received_bytes[Layer::Wire].increment(std::mem::take(&mut counts.wire_received));
         metrics.received_bytes[Layer::Payload].increment(std::mem::take(&mut counts.payload_received));
         metrics.sent_bytes[Layer::Wire].increment(std::mem::take(&mut self.sent_bytes));
+        metrics.sent_bytes[Layer::Payload].increment(std::mem::take(&mut counts.sent.payload));
         metrics.queue_bytes.set(count(counts.queue_bytes));
         metrics.slow.set(count(counts.slow));
         if connections != self.connections {

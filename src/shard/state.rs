@@ -33,22 +33,29 @@ use super::wheel::{TICK, Wheel, tick_at_or_after, ticks_passed};
 /// How long a client that was sent Close may take to end the stream, in ticks of 64 ms.
 const LINGER_TICKS: u32 = 32;
 
-/// Frames for one client alone.
+/// A frame for one client alone.
 pub(super) struct Notice {
     pub(super) client: ClientKey,
-    pub(super) frames: Bytes,
+    pub(super) frame: Bytes,
     pub(super) lane: Lane,
     /// A Close, after which nothing is written.
     pub(super) is_close: bool,
+    /// What the frame says and the bytes of its payload; none for a control frame.
+    pub(super) message: Option<(SentType, usize)>,
+    /// When the message was read, where its delay is to be recorded.
+    pub(super) sample: Option<u64>,
 }
 
 impl Notice {
-    pub(super) fn control(client: ClientKey, frames: Bytes) -> Self {
-        Self { client, frames, lane: Lane::Control, is_close: false }
+    /// A control frame.
+    fn control(client: ClientKey, frame: Bytes) -> Self {
+        Self { client, frame, lane: Lane::Control, is_close: false, message: None, sample: None }
     }
 
-    pub(super) fn bulk(client: ClientKey, frames: Bytes) -> Self {
-        Self { client, frames, lane: Lane::Bulk, is_close: false }
+    pub(super) fn message(client: ClientKey, lane: Lane, kind: SentType, message: &PreparedMessage) -> Self {
+        let frame = message.frame().clone();
+        let message = Some((kind, message.payload().len()));
+        Self { client, frame, lane, is_close: false, message, sample: None }
     }
 }
 
@@ -194,9 +201,8 @@ impl Core {
             session: &client.session.client().to_string(),
         };
         protocol::write_welcome(&welcome, self.timestamp, &mut self.json);
-        let frames = PreparedMessage::text(&self.json).frame().clone();
-        self.counts.sent.add(SentType::Welcome, 1);
-        self.notices.push_back(Notice::control(key, frames));
+        let message = PreparedMessage::text(&self.json);
+        self.notices.push_back(Notice::message(key, Lane::Control, SentType::Welcome, &message));
     }
 
     /// Makes a client a member of a room of this shard, for publications after `offset`.
@@ -240,15 +246,16 @@ impl Core {
                     self.ready.push_back(room);
                 }
             }
-            Command::Direct { clients, message, .. } => {
-                for client in clients {
+            Command::Direct { clients, message, born } => {
+                let count = clients.len();
+                for (index, client) in clients.into_iter().enumerate() {
                     if !self.clients.get(client).is_some_and(Client::is_open) {
                         self.counts.dropped.add(DropReason::Closing, 1);
                         continue;
                     }
-                    self.counts.sent.add(SentType::Message, 1);
-                    let frames = message.frame().clone();
-                    self.notices.push_back(Notice::bulk(client, frames));
+                    let notice = Notice::message(client, Lane::Bulk, SentType::Message, &message);
+                    let sample = Some(born).filter(|_| index == 0 || index + 1 == count);
+                    self.notices.push_back(Notice { sample, ..notice });
                 }
             }
             Command::Disconnect { client, code, reason } => {
@@ -271,8 +278,8 @@ impl Core {
         if !self.detach(key, reason) {
             return;
         }
-        let frames = frame.into();
-        self.notices.push_back(Notice { client: key, frames, lane: Lane::Control, is_close: true });
+        let notice = Notice::control(key, frame.into());
+        self.notices.push_back(Notice { is_close: true, ..notice });
         self.closed.push_back(key);
         self.reschedule(key);
     }
@@ -362,8 +369,7 @@ impl Core {
                 // Kept to the rhythm of the first, so that pings stay spread.
                 let every = tick_at_or_after(self.options.heartbeat.ping).max(1);
                 client.ping_at = client.ping_at.saturating_add(every).max(now + 1);
-                let frames = Bytes::from_static(PING);
-                self.notices.push_back(Notice::control(key, frames));
+                self.notices.push_back(Notice::control(key, Bytes::from_static(PING)));
             }
             Due::Silent => {
                 self.counts.ping_timeouts += 1;
@@ -435,9 +441,8 @@ impl Core {
         self.json.clear();
         let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         protocol::write_reconnect(after_ms, SHUTTING_DOWN, self.timestamp, &mut self.json);
-        let frames = PreparedMessage::text(&self.json).frame().clone();
-        self.counts.sent.add(SentType::Reconnect, 1);
-        self.notices.push_back(Notice::control(key, frames));
+        let message = PreparedMessage::text(&self.json);
+        self.notices.push_back(Notice::message(key, Lane::Control, SentType::Reconnect, &message));
     }
 
     /// The process stood still for so many ticks: nobody is to blame for not having been heard meanwhile.

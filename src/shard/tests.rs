@@ -9,10 +9,12 @@ use crate::http::Endpoint;
 use crate::hub::{self, Hub};
 use crate::id::{ClientId, ClientKey, NodeId, ShardIndex, UserId};
 use crate::inbox::{Admission, Gate, Inbox, Limits};
+use crate::metrics::{CloseReason, DropReason, LabelValue};
 use crate::session::{self, Session};
-use crate::ws;
+use crate::ws::{self, PreparedMessage};
 
 use super::backlog::Lane;
+use super::counts::Tally;
 use super::state::{Newcomer, Shard};
 use super::{Heartbeat, Options};
 
@@ -113,14 +115,17 @@ fn a_full_queue_closes_its_client_with_4008_and_costs_the_others_nothing() {
         world.say(client, r#"{"type":"join","room_id":5}"#);
     }
     world.notices();
-    world.shard.core.blocked(slow, Bytes::from_static(&[0x81, 1, b'x']), 1, Lane::Bulk);
+    let begun = frame("begun");
+    world.shard.core.blocked(slow, &begun, 1, Lane::Bulk);
     let padding = "x".repeat(1000);
-    let mut received = 0;
+    let (mut received, mut owed) = (0, 0);
     for _ in 0..1200 {
+        owed += u64::from(world.shard.core.clients[slow].is_open());
         world.say(fast, &format!(r#"{{"type":"message","room_id":5,"content":"{padding}"}}"#));
         received += count(&world.deliver(), fast, "content");
     }
     assert_eq!(received, 1200);
+    assert_eq!(counted(&mut world.shard.core.counts.dropped), [(DropReason::BytesLimit, owed)]);
     assert!(!world.shard.core.clients[slow].is_open());
     assert!(
         world.notices().iter().all(|(client, _)| *client == fast),
@@ -128,7 +133,7 @@ fn a_full_queue_closes_its_client_with_4008_and_costs_the_others_nothing() {
     );
     let mut slices = [std::io::IoSlice::new(&[]); 8];
     let (slots, _) = world.shard.core.backlog_slices(slow, &mut slices);
-    assert_eq!(slices[0][..], [1, b'x'], "the frame that was begun is ended");
+    assert_eq!(slices[0][..], begun[1..], "the frame that was begun is ended");
     assert_eq!(close_code(&slices[slots - 1]), 4008);
     assert_eq!(
         world.shard.core.counts.queue_bytes,
@@ -143,11 +148,12 @@ fn a_close_is_said_even_when_what_goes_before_it_would_block() {
     world.notices();
     world.receive(ann, &[0x81, 1, b'x']);
     // The driver writes the replies of a read first, and they do not all fit.
-    world.shard.core.blocked(ann, Bytes::from_static(&[0x81, 1, b'r']), 1, Lane::Control);
+    let reply = frame("reply");
+    world.shard.core.blocked(ann, &reply, 1, Lane::Control);
     assert_eq!(world.notices(), []);
     let mut slices = [std::io::IoSlice::new(&[]); 8];
     let (slots, _) = world.shard.core.backlog_slices(ann, &mut slices);
-    assert_eq!(slices[0][..], [1, b'r']);
+    assert_eq!(slices[0][..], reply[1..]);
     assert_eq!(close_code(&slices[slots - 1]), 1002);
 }
 
@@ -156,7 +162,7 @@ fn answers_to_what_came_before_a_close_go_out_before_it() {
     let mut world = World::new();
     let ann = world.enter("ann");
     world.notices();
-    world.shard.core.blocked(ann, Bytes::from_static(&[0x81, 1, b'r']), 1, Lane::Bulk);
+    world.shard.core.blocked(ann, &frame("begun"), 1, Lane::Bulk);
     let mut input = masked(0x81, br#"{"type":"ping","id":1}"#);
     input.extend_from_slice(&masked(0x88, &1000_u16.to_be_bytes()));
     let mut replies = Vec::new();
@@ -198,7 +204,7 @@ fn to_join_again_takes_no_further_place() {
 fn a_write_that_stays_blocked_closes_its_client() {
     let mut world = World::new();
     let ann = world.enter("ann");
-    world.shard.core.blocked(ann, Bytes::from_static(&[0x81, 1, b'x']), 0, Lane::Bulk);
+    world.shard.core.blocked(ann, &frame("waiting"), 0, Lane::Bulk);
     world.tick(Duration::from_secs(9));
     assert!(world.shard.core.clients[ann].is_open());
     world.tick(Duration::from_secs(11));
@@ -309,21 +315,22 @@ fn a_binary_message_is_refused_with_1003_and_an_unmasked_frame_with_1002() {
     }
 }
 
-struct World {
-    shard: Shard,
+/// A gateway of one shard, with a clock of its own.
+pub(super) struct World {
+    pub(super) shard: Shard,
     hub: Arc<Hub>,
     inbox: Inbox,
     gate: Gate,
     ids: u64,
-    now: u64,
+    pub(super) now: u64,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(hub::Options::default())
     }
 
-    fn with(options: hub::Options) -> Self {
+    pub(super) fn with(options: hub::Options) -> Self {
         let (outlet, inbox) = Inbox::pair(Limits::default());
         let hub = Hub::new(vec![outlet], options);
         let options = Arc::new(Options {
@@ -338,37 +345,50 @@ impl World {
         Self { shard, hub, inbox, gate: Gate::new(1_000_000), ids: 0, now: 0 }
     }
 
-    fn enter(&mut self, user: &str) -> ClientKey {
+    pub(super) fn enter(&mut self, user: &str) -> ClientKey {
+        self.admit(user, Endpoint::Ws, false)
+    }
+
+    pub(super) fn enter_as(&mut self, endpoint: Endpoint, is_ndjson: bool) -> ClientKey {
+        self.admit("ann", endpoint, is_ndjson)
+    }
+
+    fn admit(&mut self, user: &str, endpoint: Endpoint, is_ndjson: bool) -> ClientKey {
         self.ids += 1;
         let Admission::Admitted(permit) = self.gate.admit() else { panic!("the gate is open") };
-        let session = Session::new(ClientId(self.ids), UserId::parse(user).unwrap(), None, false);
-        self.shard.core.admit(Newcomer { session, endpoint: Endpoint::Ws, expires_in: None, permit })
+        let session = Session::new(ClientId(self.ids), UserId::parse(user).unwrap(), None, is_ndjson);
+        self.shard.core.admit(Newcomer { session, endpoint, expires_in: None, permit })
+    }
+
+    /// The bytes that wait for a client.
+    pub(super) fn waiting(&self, client: ClientKey) -> usize {
+        self.shard.core.clients[client].backlog.as_ref().map_or(0, |backlog| backlog.bytes())
     }
 
     fn leave(&mut self, client: ClientKey) {
-        self.shard.core.lost(client, crate::metrics::CloseReason::Client);
+        self.shard.core.lost(client, CloseReason::Client);
         while let Some(gone) = self.shard.core.next_gone() {
             self.shard.core.remove(gone);
         }
     }
 
-    fn say(&mut self, client: ClientKey, text: &str) {
+    pub(super) fn say(&mut self, client: ClientKey, text: &str) {
         self.receive(client, &masked(0x81, text.as_bytes()));
     }
 
-    fn receive(&mut self, client: ClientKey, bytes: &[u8]) {
+    pub(super) fn receive(&mut self, client: ClientKey, bytes: &[u8]) {
         let mut replies = Vec::new();
         self.shard.receive(client, &mut bytes.to_vec(), self.now, &mut replies);
     }
 
-    fn retry(&mut self) {
+    pub(super) fn retry(&mut self) {
         let mut replies = Vec::new();
         for _ in 0..self.shard.core.held.len() {
             let _ = self.shard.retry_held(&mut replies);
         }
     }
 
-    fn apply(&mut self) {
+    pub(super) fn apply(&mut self) {
         let mut commands = std::collections::VecDeque::new();
         self.inbox.take_all(&mut commands);
         for command in commands {
@@ -381,7 +401,7 @@ impl World {
         self.shard.core.next_delivery(&mut budget).map(|delivery| delivery.client)
     }
 
-    fn deliver(&mut self) -> Vec<(ClientKey, Bytes)> {
+    pub(super) fn deliver(&mut self) -> Vec<(ClientKey, Bytes)> {
         self.apply();
         let mut deliveries = Vec::new();
         while let Some(client) = self.deliver_one() {
@@ -390,8 +410,8 @@ impl World {
         deliveries
     }
 
-    fn notices(&mut self) -> Vec<(ClientKey, Bytes)> {
-        std::iter::from_fn(|| self.shard.core.next_notice().map(|notice| (notice.client, notice.frames)))
+    pub(super) fn notices(&mut self) -> Vec<(ClientKey, Bytes)> {
+        std::iter::from_fn(|| self.shard.core.next_notice().map(|notice| (notice.client, notice.frame)))
             .collect()
     }
 
@@ -411,8 +431,19 @@ fn close_code(frame: &[u8]) -> u16 {
     u16::from_be_bytes([frame[2], frame[3]])
 }
 
+/// A message as the gateway sends it.
+pub(super) fn frame(content: &str) -> Bytes {
+    PreparedMessage::text(format!(r#"{{"type":"message","content":"{content}"}}"#).as_bytes()).frame().clone()
+}
+
+pub(super) fn counted<L: LabelValue>(tally: &mut Tally<L>) -> Vec<(L, u64)> {
+    let mut counted = Vec::new();
+    tally.take(|label, count| counted.push((label, count)));
+    counted
+}
+
 /// A client's frame with a mask of zeros.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     ws::encode_binary(&mut frame, payload);
     frame[0] = first;

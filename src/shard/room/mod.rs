@@ -69,6 +69,8 @@ pub struct Delivery {
     pub client: ClientKey,
     /// How many publications the bytes hold.
     pub publications: usize,
+    /// The bytes without the frame headers.
+    pub payload_bytes: usize,
     /// Set for the first and last member of a batch and one in [`SAMPLE_EVERY`] between: when the oldest
     /// publication of the batch was born, to record its latency.
     pub sample: Option<u64>,
@@ -194,15 +196,17 @@ impl Room {
                 return Step::Complete(self.complete());
             };
             self.cursor += 1;
-            let publications = if member.flags == Flags::PLAIN && member.after < flight.first {
-                flight.marks.len()
+            let all = (flight.marks.len(), flight.payload_bytes);
+            let (publications, payload_bytes) = if member.flags == Flags::PLAIN && member.after < flight.first
+            {
+                all
             } else {
                 match flight.part_for(*member) {
                     Part::Nothing => continue,
-                    Part::All => flight.marks.len(),
-                    Part::Own { bytes, publications } => {
+                    Part::All => all,
+                    Part::Own { bytes, publications, payload_bytes } => {
                         self.own = Some(bytes);
-                        publications
+                        (publications, payload_bytes)
                     }
                 }
             };
@@ -210,7 +214,7 @@ impl Room {
                 flight.recipients.is_multiple_of(SAMPLE_EVERY) || self.cursor == self.members.len();
             flight.recipients += 1;
             let sample = is_sample.then_some(flight.born);
-            return Step::Deliver(Delivery { client: member.client, publications, sample });
+            return Step::Deliver(Delivery { client: member.client, publications, payload_bytes, sample });
         }
     }
 

@@ -49,7 +49,8 @@ fn tells_what_a_batch_was_when_all_have_been_served() {
     append(&mut room, 5, None);
     append(&mut room, 6, None);
 
-    let delivery = |client| Step::Deliver(Delivery { client, publications: 2, sample: Some(50) });
+    let delivery =
+        |client| Step::Deliver(Delivery { client, publications: 2, payload_bytes: 2, sample: Some(50) });
     assert_eq!(room.next_step(), delivery(first));
     assert_eq!(room.next_step(), delivery(second));
     let completed = Completed { bytes: 6, publications: 2, recipients: 2, born: 50 };
@@ -177,8 +178,8 @@ impl Model {
     fn step(&mut self, room: &mut Room) -> bool {
         match room.next_step() {
             Step::Deliver(delivery) => {
+                check(&delivery, room);
                 let given = offsets(room.bytes());
-                assert_eq!(given.len(), delivery.publications);
                 let member = self.members.get_mut(&delivery.client).expect("only members are served");
                 member.given.extend(given);
                 assert!(member.expected.starts_with(&member.given), "in order, nothing skipped or twice");
@@ -245,7 +246,10 @@ pub(in crate::shard) fn serve(room: &mut Room) -> Vec<(ClientKey, Bytes)> {
     let mut served = Vec::new();
     loop {
         match room.next_step() {
-            Step::Deliver(delivery) => served.push((delivery.client, room.bytes().clone())),
+            Step::Deliver(delivery) => {
+                check(&delivery, room);
+                served.push((delivery.client, room.bytes().clone()));
+            }
             Step::Complete(_) => {}
             Step::Idle => return served,
         }
@@ -254,7 +258,16 @@ pub(in crate::shard) fn serve(room: &mut Room) -> Vec<(ClientKey, Bytes)> {
 
 pub(in crate::shard) fn step(room: &mut Room) -> Option<(ClientKey, Vec<u64>)> {
     let Step::Deliver(delivery) = room.next_step() else { return None };
+    check(&delivery, room);
     Some((delivery.client, offsets(room.bytes())))
+}
+
+/// A delivery is counted by what it says of itself.
+fn check(delivery: &Delivery, room: &Room) {
+    let payloads = payloads(room.bytes());
+    assert_eq!(delivery.payload_bytes, payloads.iter().map(Vec::len).sum::<usize>());
+    let lines = payloads.iter().map(|payload| payload.split(|byte| *byte == b'\n').count());
+    assert_eq!(delivery.publications, lines.sum::<usize>());
 }
 
 /// The offsets that a peer reads out of these frames.
