@@ -214,20 +214,32 @@ class Client:
         self.connection.transport.abort()
 
 
+def masked(first, payload):
+    """A frame as clients send it; the mask of zeros leaves the payload as it is."""
+    if len(payload) < 126:
+        length = bytes([0x80 | len(payload)])
+    else:
+        length = b"\xfe" + struct.pack("!H", len(payload))
+    return bytes([first]) + length + bytes(4) + payload
+
+
 class RawClient:
     """A blocking WebSocket client that answers nothing by itself."""
 
-    def __init__(self, gateway, query="", receive_buffer=None):
+    def __init__(self, gateway, query="", receive_buffer=None, path="/ws", subprotocol=None, ahead=b""):
+        """`ahead` are frames that go out in one piece with the request."""
         self.socket = socket.socket()
         self.socket.settimeout(DEADLINE)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect((gateway.host, gateway.port))
-        target = "/ws" + (f"?{query}" if query else "")
+        target = path + (f"?{query}" if query else "")
         self.socket.sendall(
             f"GET {target} HTTP/1.1\r\nHost: {gateway.host}:{gateway.port}\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n".encode()
+            + (f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode() if subprotocol else b"")
+            + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            + ahead
         )
         self.buffer = b""
         while b"\r\n\r\n" not in self.buffer:
@@ -242,10 +254,11 @@ class RawClient:
         self.buffer += data
 
     def send(self, **message):
-        payload = json.dumps(message).encode()
-        assert len(payload) < 126
-        # A mask of zeros leaves the payload as it is.
-        self.socket.sendall(bytes([0x81, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
+        self.send_frame(0x81, json.dumps(message).encode())
+
+    def send_frame(self, first, payload):
+        """`first` is the first byte: flags and opcode."""
+        self.socket.sendall(masked(first, payload))
 
     def frame(self):
         """Opcode and payload of the next frame."""
