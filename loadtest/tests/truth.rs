@@ -13,7 +13,7 @@ const SHORT: [&str; 12] =
 
 /// The faults that are not 0.
 fn faults(result: &Value) -> Vec<(String, u64)> {
-    let faults = result["faults"].as_object().unwrap();
+    let faults = result["faults"].as_object().expect("a result has faults");
     let counts = faults.iter().filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
     counts.filter(|(_, count)| *count > 0).collect()
 }
