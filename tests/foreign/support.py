@@ -60,6 +60,12 @@ class Gateway:
         self.port = int(port)
         self.base = f"http://{self.host}:{self.port}"
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
     @staticmethod
     def _drain(stream, put):
         for line in stream:

@@ -80,6 +80,8 @@ pub(crate) struct Fleet {
     clients: Vec<Client>,
     pub(crate) traffic: Traffic,
     pub(crate) troubles: Troubles,
+    /// What the reader of the outcome should know.
+    pub(crate) notes: Vec<String>,
     /// Clients between `connect` and the end of their joins.
     opening: usize,
     /// Clients below this number are to be connected.
@@ -131,6 +133,7 @@ impl Fleet {
             clients,
             traffic,
             troubles: Troubles::default(),
+            notes: Vec::new(),
             opening: 0,
             goal: 0,
             begun: 0,

@@ -272,6 +272,17 @@ impl Fleet {
     }
 
     fn refused(&mut self, number: usize, text: &[u8]) {
+        let is_not_offered =
+            |answer: &serde_json::Value| answer["code"] == "unavailable" && answer["id"] == PRESENCE_ID;
+        if self.dialect.typed && serde_json::from_slice(text).is_ok_and(|answer| is_not_offered(&answer)) {
+            self.clients[number].awaited = Awaited::Nothing;
+            self.traffic.give_up(Operation::Presence);
+            let note = "this server does not answer `presence`: it was not asked any further";
+            if !self.notes.iter().any(|known| known == note) {
+                self.notes.push(note.to_owned());
+            }
+            return;
+        }
         self.troubles.refused += 1;
         // Fanfare's errors carry the time: without it, those that say the same are one.
         let words = match serde_json::from_slice::<serde_json::Value>(text) {
@@ -325,6 +336,9 @@ impl Fleet {
         self.traffic.latencies.record(kind, now.saturating_sub(self.clients[number].asked_at));
     }
 }
+
+/// The `id` of the question in Fanfare's dialect.
+const PRESENCE_ID: u64 = 4;
 
 fn describe_close(payload: &[u8]) -> (Option<u16>, String) {
     match payload {

@@ -46,6 +46,9 @@ pub(crate) struct Outcome {
     pub(crate) ok: bool,
     /// Why the run stopped before its end, if it did.
     pub(crate) stopped: Option<String>,
+    /// What the reader should know beside the figures.
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
     /// The client used up its core or was late with its own schedule: the server can do more than these figures say.
     pub(crate) client_was_bottleneck: bool,
     /// Over the measured phases together.

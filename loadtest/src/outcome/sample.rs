@@ -8,6 +8,7 @@ use super::{
 pub(crate) fn sample() -> Outcome {
     let spectra = [("delivery", 800.0), ("first", 420.0), ("last", 1_900.0), ("connect", 2_600.0)];
     Outcome {
+        notes: Vec::new(),
         schema: SCHEMA.to_owned(),
         name: "broadcast".to_owned(),
         targets: vec!["ws://127.0.0.1:8080/ws".to_owned()],

@@ -30,6 +30,9 @@ pub(crate) fn summary(outcome: &Outcome, colour: bool) -> String {
         text += &audited(audit, paint);
     }
     text += &thresholds(&outcome.thresholds, paint);
+    for note in &outcome.notes {
+        text += &line("note", note);
+    }
     if outcome.client_was_bottleneck {
         let warning = "the client was the bottleneck: the server can do more than these figures say";
         text += &line("WARNING", &paint.tone(Tone::Warning, warning));
@@ -315,6 +318,7 @@ mod tests {
         outcome.ok = false;
         outcome.client_was_bottleneck = true;
         outcome.stopped = Some("interrupted".into());
+        outcome.notes.push("the server has no such thing".into());
         outcome.faults.lost = 1_234;
         outcome.faults.false_gaps = 1;
         outcome.faults.remarks.push("room 7 lost 3 to 9".into());
@@ -338,6 +342,7 @@ mod tests {
             "interrupted",
             "1,234 lost, 1 false gaps",
             "room 7 lost 3 to 9",
+            "the server has no such thing",
             "1 of 4 counters",
             "dropped: server 1, clients 2.50 (equal)",
             "MISSED lost==0: lost is 1,234",

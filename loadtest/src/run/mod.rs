@@ -339,6 +339,7 @@ impl<'a> Run<'a> {
             ok: is_ok && has_worked(&figures),
             stopped: failure.map(|error| format!("{error:#}")),
             client_was_bottleneck: bottleneck,
+            notes: std::mem::take(&mut self.fleet.notes),
             figures,
             spectra,
             faults,

@@ -28,7 +28,7 @@ use audience::Audience;
 pub(crate) use audience::{Address, NOT_OWED, Seat};
 use flight::Known;
 use latency::{Kind, Latencies};
-use load::Load;
+use load::{Load, Operation};
 pub(crate) use publish::Due;
 use receiver::Arrival;
 use schedule::Schedule;
@@ -77,6 +77,8 @@ pub(crate) struct Traffic {
     pub(crate) unverified: u64,
     /// Messages that were owed to receivers when they left.
     pub(crate) abandoned: u64,
+    /// What the server does not offer.
+    given_up: Vec<Operation>,
     /// Messages that were due and not sent, as their publisher's socket took no more or nobody was there.
     pub(crate) unsent: u64,
 }
@@ -110,6 +112,7 @@ impl Traffic {
             announced: HashMap::new(),
             unverified: 0,
             abandoned: 0,
+            given_up: Vec::new(),
             unsent: 0,
         })
     }
@@ -243,12 +246,12 @@ impl Traffic {
         if first {
             self.learn(stamp.audience, text.len());
             self.latencies.record(Kind::First, delay);
-            self.latencies.record(Kind::Ends, service);
+            self.record_end(service);
         }
         if last {
             self.latencies.record(Kind::Last, delay);
             if !first {
-                self.latencies.record(Kind::Ends, service);
+                self.record_end(service);
             }
             self.completed(stamp.audience);
         }
@@ -257,8 +260,13 @@ impl Traffic {
 
     #[inline]
     fn count_message(&mut self) {
+        self.tally.texts_received.add(if self.dialect.typed { Text::Message } else { Text::Other });
+    }
+
+    /// The gateway measures the messages of its protocol alone.
+    fn record_end(&mut self, service: u64) {
         if self.dialect.typed {
-            self.tally.texts_received.add(Text::Message);
+            self.latencies.record(Kind::Ends, service);
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) enum Due {
 impl Traffic {
     /// Begins a phase's load.
     pub(crate) fn begin(&mut self, load: Load) {
+        let mut load = load;
+        load.mix.retain(|(operation, _)| !self.given_up.contains(operation));
         let keeps_going = self.load.pace == load.pace && self.load.mix == load.mix;
         self.load = load;
         if keeps_going {
@@ -38,6 +40,12 @@ impl Traffic {
     /// Whether nothing is to be sent.
     pub(crate) fn is_quiet(&self) -> bool {
         self.load.pace == Pace::Quiet
+    }
+
+    /// The server does not offer this: it is not asked for any more.
+    pub(crate) fn give_up(&mut self, operation: Operation) {
+        self.load.mix.retain(|(mixed, _)| *mixed != operation);
+        self.given_up.push(operation);
     }
 
     /// The load test has paused for so long, and has not meant to send anything meanwhile.
@@ -92,6 +100,9 @@ impl Traffic {
     }
 
     fn operate(&mut self, due: u64, now: u64, frames: &mut Vec<u8>) -> Option<Due> {
+        if self.load.mix.is_empty() {
+            return None;
+        }
         let operation = choose(&self.load.mix, &mut self.random);
         if operation.publishes() {
             let number = self.audience_for(operation)?;
@@ -254,9 +265,7 @@ impl Traffic {
         }
         let tally = &mut self.tally;
         tally.published += 1;
-        if self.dialect.typed {
-            tally.texts_sent.add(Text::Message);
-        }
+        tally.texts_sent.add(if self.dialect.typed { Text::Message } else { Text::Other });
         tally.payload_sent += self.text.len() as u64;
         tally.wire_sent += (frames.len() - before) as u64;
     }

@@ -1,4 +1,4 @@
-use super::load::{Operation, Pace, Share};
+use super::load::{Pace, Share};
 use super::schedule::Arrivals;
 use super::*;
 use crate::frames;

@@ -79,6 +79,9 @@ fn notices(outcome: &Outcome) -> Markup {
                 "It used up its core or was late with its own schedule: the server can do more than these figures say."
             }
         }
+        @for note in &outcome.notes {
+            p.notice { (note) }
+        }
         @if outcome.environment.same_machine {
             p.notice { "Client and server shared the machine: each took processor time from the other." }
         }
