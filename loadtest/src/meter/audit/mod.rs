@@ -110,7 +110,7 @@ impl Auditor<'_> {
         let Tally { texts_received, texts_sent, .. } = self.seen.tally;
         for (verb, counter, texts, demand) in [
             ("received", "fanfare_messages_received_total", texts_sent, Demand::Received),
-            ("sent", "fanfare_messages_sent_total", texts_received, Demand::Sent),
+            ("sent", SENT, texts_received, Demand::Sent),
         ] {
             for text in Text::ALL {
                 let (server, clients) = (self.since_by_type(counter, text), texts.of(text));
@@ -176,6 +176,10 @@ impl Auditor<'_> {
     /// 1-q of all last receivers are above the quantile (1+q)/2 of both together, and less than q of all first ones
     /// below the quantile q/2. Between these two the gateway's quantile q has to be, for whatever it took in between.
     fn latencies(&mut self) {
+        if self.since(SENT, &[("type", "message")]) < 0.5 {
+            // Echoes pass no room, and are not measured.
+            return;
+        }
         let family = "fanfare_delivery_duration_seconds";
         let Some(after) = self.after.buckets(family).filter(|_| !self.seen.latency.is_empty()) else {
             return;
@@ -261,6 +265,8 @@ impl Auditor<'_> {
 fn count(number: u64) -> f64 {
     number as f64
 }
+
+const SENT: &str = "fanfare_messages_sent_total";
 
 /// What the clients wait for that the gateway cannot see: the loopback interface, and a thread that is woken on either
 /// side. The smaller buckets are narrower than that.

@@ -80,6 +80,26 @@ fn a_type_that_only_the_clients_know_of_is_a_disagreement() {
 }
 
 #[test]
+fn echoes_are_compared_but_their_delay_is_not() {
+    let mut world = World::new();
+    world.deliveries("+Inf", 100.0);
+    assert_eq!(failed(&world.audit()), ["delivery p50, us", "delivery p99, us"]);
+
+    for text in [Text::Message, Text::Other] {
+        (world.tally.texts_sent, world.tally.texts_received) = Default::default();
+        world.after.retain(|series, _| !series.contains("messages_"));
+        let label = if text == Text::Other { "echo" } else { "message" };
+        for way in ["received", "sent"] {
+            world.after.insert(format!("fanfare_messages_{way}_total{{type=\"{label}\"}}"), 1.0);
+        }
+        world.tally.texts_sent.add(text);
+        world.tally.texts_received.add(text);
+
+        assert_eq!(world.audit().ok, text == Text::Other);
+    }
+}
+
+#[test]
 fn after_a_cut_the_gateway_may_have_sent_more_and_received_less() {
     let mut world = World::new();
     world.tally.cut = 2;
