@@ -68,8 +68,9 @@ def every(command: list[str]) -> dict[str, list[str]]:
 
 def install(server: Server) -> None:
     """Lets a peer fetch or build what it needs, so that its start takes no time."""
-    if (HERE / server.name).is_dir():
-        subprocess.run([HERE / server.name / "start", "--install"], check=True, stdout=subprocess.DEVNULL)
+    start = HERE / server.name / "start"
+    if start.exists():
+        subprocess.run([start, "--install"], check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
