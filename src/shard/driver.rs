@@ -44,8 +44,12 @@ const EVENTS_PER_TURN: usize = 256;
 /// Reads in one turn, before deliveries have theirs.
 const READS_PER_TURN: usize = 256;
 
-/// Deliveries in one turn, before the sockets are polled again.
+/// Deliveries in one turn, before the sockets are polled again; a large room gives way earlier.
 const DELIVERIES_PER_TURN: usize = 256;
+
+/// How long a busy shard goes on by itself before its runtime has a turn, in nanoseconds. Handshakes and timers wait
+/// so long; the sockets, the inbox and the clients' deadlines do not.
+const RUNTIME_EVERY: u64 = 500_000;
 
 /// Slices gathered into one write of a backlog.
 const SLICES_PER_WRITE: usize = 64;
@@ -112,6 +116,8 @@ struct Driver {
     retry_at: u64,
     /// When the next turn should begin at the latest.
     expected_at: u64,
+    /// When the runtime had its last turn.
+    yielded_at: u64,
 }
 
 struct Socket {
@@ -158,6 +164,7 @@ impl Driver {
             more_events: true,
             retry_at: 0,
             expected_at: parts.clock.now(),
+            yielded_at: 0,
         })
     }
 
@@ -169,8 +176,12 @@ impl Driver {
             if self.has_work() {
                 // Others' sockets must not wait until this work is done.
                 self.more_events = true;
-                self.report.publish_sometimes(&mut self.shard.core, self.sockets.len(), self.clock.now());
-                tokio::task::yield_now().await;
+                let now = self.clock.now();
+                self.report.publish_sometimes(&mut self.shard.core, self.sockets.len(), now);
+                if now - self.yielded_at >= RUNTIME_EVERY {
+                    self.yielded_at = now;
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
             self.report.publish(&mut self.shard.core, self.sockets.len());
@@ -456,7 +467,22 @@ impl Driver {
 
     fn deliver(&mut self) {
         let mut budget = DELIVERIES_PER_TURN;
-        while let Some(delivery) = self.shard.core.next_delivery(&mut budget) {
+        loop {
+            self.deliver_some(&mut budget);
+            if budget == 0 || !self.shard.core.has_deliveries() {
+                return;
+            }
+            // A large room has given way: what somebody else wants meanwhile must not wait for the rest of it.
+            self.more_events = true;
+            self.poll_sockets();
+            if !self.readable.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn deliver_some(&mut self, budget: &mut usize) {
+        while let Some(delivery) = self.shard.core.next_delivery(budget) {
             let Delivery { client, messages, payload_bytes, sample } = delivery;
             let Some(socket) = self.sockets.get_mut(client) else { continue };
             let bytes = self.shard.core.delivery_bytes();

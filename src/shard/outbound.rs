@@ -13,8 +13,9 @@ use super::client::Stage;
 use super::room::{self, Step};
 use super::state::{Core, Notice};
 
-/// Deliveries from one room before the next room has its turn.
-const ROOM_QUANTUM: u32 = 64;
+/// Deliveries from one room before the next room, or somebody else's message, has its turn: so many writes are what the
+/// members of a small room have to wait for beside a large one.
+const ROOM_QUANTUM: u32 = 16;
 
 /// Replies that wait for a client before no more is read from it: it must take what it asked for.
 const CONTROL_BYTES_PAUSE: usize = 16 * 1024;
@@ -37,14 +38,15 @@ impl Core {
     }
 
     /// The next write to a member, round robin over the rooms. What a member with a backlog gets is queued on the way.
-    /// Each member served costs one of `budget`; none is served when it is 0.
+    /// Each member served costs one of `budget`. `None` when it is used up, when there is nothing to deliver, or when a
+    /// large room gives way to the next one, so that the driver can look whether somebody else wants something.
     pub(super) fn next_delivery(&mut self, budget: &mut usize) -> Option<Delivery> {
         while *budget > 0 {
             let key = *self.ready.front()?;
             if self.served >= ROOM_QUANTUM {
                 self.served = 0;
                 self.ready.rotate_left(1);
-                continue;
+                return None;
             }
             let Some(local) = self.rooms.get_mut(key) else {
                 self.ready.pop_front();

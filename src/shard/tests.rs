@@ -66,6 +66,36 @@ fn who_leaves_between_two_slices_gets_nothing_more_and_nobody_is_skipped() {
 }
 
 #[test]
+fn a_large_room_gives_way_to_a_small_one_and_to_whoever_wants_something() {
+    let mut world = World::new();
+    let many: Vec<_> = (0..100).map(|number| world.enter(&format!("user-{number}"))).collect();
+    for member in &many {
+        world.say(*member, r#"{"type":"join","room_id":"large"}"#);
+    }
+    let few = [world.enter("ann"), world.enter("ben")];
+    for member in few {
+        world.say(member, r#"{"type":"join","room_id":"small"}"#);
+    }
+    world.say(many[0], r#"{"type":"message","room_id":"large","content":"hello"}"#);
+    world.say(few[0], r#"{"type":"message","room_id":"small","content":"hello"}"#);
+    world.apply();
+
+    let mut slices = Vec::new();
+    while world.shard.core.has_deliveries() {
+        let mut slice = Vec::new();
+        while let Some(delivery) = world.shard.core.next_delivery(&mut 1000) {
+            slice.push(delivery.client);
+        }
+        slices.push(slice);
+    }
+
+    assert!(slices.iter().all(|slice| slice.len() <= 32), "the driver can look in between");
+    let until_small_is_served = slices.concat().iter().position(|client| *client == few[1]).unwrap();
+    assert!(until_small_is_served < 32, "{until_small_is_served} came first");
+    assert_eq!(slices.concat().len(), 102);
+}
+
+#[test]
 fn a_silent_client_is_pinged_and_then_closed_with_4009() {
     let mut world = World::new();
     let ann = world.enter("ann");
@@ -396,9 +426,15 @@ impl World {
         }
     }
 
+    /// The next delivery, also when a large room has given way before it.
     fn deliver_one(&mut self) -> Option<ClientKey> {
-        let mut budget = usize::MAX;
-        self.shard.core.next_delivery(&mut budget).map(|delivery| delivery.client)
+        let core = &mut self.shard.core;
+        loop {
+            let delivery = core.next_delivery(&mut { usize::MAX });
+            if delivery.is_some() || !core.has_deliveries() {
+                return delivery.map(|delivery| delivery.client);
+            }
+        }
     }
 
     pub(super) fn deliver(&mut self) -> Vec<(ClientKey, Bytes)> {
