@@ -4,35 +4,31 @@
 //! shard's tokio runtime. So no task belongs to an open connection, while handshakes, timers and the inbox stay
 //! ordinary futures.
 
+mod handshakes;
+mod output;
+
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::mem;
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use bytes::Bytes;
-use mio::{Events, Interest, Token};
-use slotmap::{Key, KeyData, SecondaryMap};
+use mio::Events;
+use slotmap::{KeyData, SecondaryMap};
 use tokio::io::unix::AsyncFd;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 
 use crate::http;
 use crate::id::{ClientId, ClientKey};
 use crate::inbox::{Command, Inbox, Permit};
-use crate::metrics::{CloseReason, DropReason, SentType, WriteResult};
-use crate::session::{Permissions, Session};
+use crate::metrics::CloseReason;
 use crate::transport::{Transport, watch};
 
 use super::Parts;
-use super::backlog::Lane;
 use super::clock::Clock;
 use super::conversation::StillHeld;
-use super::outbound::Delivery;
 use super::report::Report;
-use super::state::{Newcomer, Notice, Shard};
+use super::state::Shard;
 use super::wheel::{TICK, ticks_passed};
 
 /// What one read takes at most, and the size of the buffer that all connections of a shard share.
@@ -50,9 +46,6 @@ const DELIVERIES_PER_TURN: usize = 256;
 /// How long a busy shard goes on by itself before its runtime has a turn, in nanoseconds. Handshakes and timers wait
 /// so long; the sockets, the inbox and the clients' deadlines do not.
 const RUNTIME_EVERY: u64 = 500_000;
-
-/// Slices gathered into one write of a backlog.
-const SLICES_PER_WRITE: usize = 64;
 
 /// How soon input that a room refused is tried again.
 const HELD_RETRY: Duration = Duration::from_nanos(HELD_RETRY_NANOS);
@@ -348,32 +341,6 @@ impl Driver {
         }
     }
 
-    fn write_replies(&mut self, key: ClientKey) {
-        if self.replies.is_empty() {
-            return;
-        }
-        let messages = mem::take(&mut self.shard.core.counts.replies);
-        if self.shard.core.has_backlog(key) {
-            let frames = Bytes::copy_from_slice(&self.replies);
-            self.shard.core.enqueue(key, frames, Lane::Control);
-        } else if let Some(socket) = self.sockets.get_mut(key) {
-            match self.report.wrote(socket.transport.write(&self.replies), self.replies.len()) {
-                WriteResult::Ok => self.shard.core.counts.sent.append(messages),
-                WriteResult::Error => {
-                    self.shard.core.counts.drop_messages(DropReason::Closing, messages);
-                    self.shard.core.lost(key, CloseReason::IoError);
-                }
-                WriteResult::Partial | WriteResult::WouldBlock => {
-                    let frames = Bytes::copy_from_slice(&self.replies);
-                    self.shard.core.blocked(key, &frames, self.report.taken, Lane::Control);
-                }
-            }
-        }
-        self.replies.clear();
-        // A burst of replies must not keep its memory for ever.
-        self.replies.shrink_to(SCRATCH_BYTES);
-    }
-
     fn apply(&mut self) -> Next {
         if self.commands.is_empty() {
             self.inbox.take_all(&mut self.commands);
@@ -392,141 +359,6 @@ impl Driver {
             }
         }
         Next::Go
-    }
-
-    fn finish_handshakes(&mut self) {
-        while let Some(done) = self.handshakes.try_join_next() {
-            self.finished.push_back(done);
-        }
-        while let Some(done) = self.finished.pop_front() {
-            self.finish_handshake(done);
-        }
-    }
-
-    /// Most requests are there when their connection is: those need no task, and leave no memory behind.
-    fn start_handshake(&mut self, mut handshake: Pin<Box<dyn Future<Output = Handshake>>>) {
-        match handshake.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            // The task polls again first, so that nothing depends on the waker that was not there.
-            Poll::Pending => drop(self.handshakes.spawn_local(handshake)),
-            Poll::Ready(done) => self.finish_handshake(Ok(done)),
-        }
-    }
-
-    fn finish_handshake(&mut self, done: Result<Handshake, JoinError>) {
-        let Ok((http::Outcome::Upgraded(upgraded), id, permit)) = done else { return };
-        let mut read_ahead = upgraded.read_ahead.to_vec();
-        let claims = upgraded.claims;
-        let expires_in = claims.expires_at.map(|at| at.saturating_sub(Clock::unix()));
-        let permissions = Permissions { rooms: claims.rooms, may_broadcast: claims.broadcast };
-        let permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
-        let session = Session::new(id, claims.user, permissions, upgraded.ndjson);
-        let newcomer = Newcomer { session, endpoint: upgraded.endpoint, expires_in, permit };
-        let mut transport = Transport::plain(upgraded.stream);
-        let key = self.shard.core.admit(newcomer);
-        let token = Token(usize::try_from(key.data().as_ffi()).expect("a 64-bit system"));
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.get_ref().registry().register(&mut transport, token, interest) {
-            tracing::error!(%error, "a socket cannot be registered");
-            self.shard.core.lost(key, CloseReason::Internal);
-            return;
-        }
-        self.sockets.insert(key, Socket { transport, queued: false, ended: false });
-        self.notices();
-        if !read_ahead.is_empty() {
-            self.shard.core.counts.wire_received += read_ahead.len() as u64;
-            let born = self.clock.now();
-            self.shard.receive(key, &mut read_ahead, born, &mut self.replies);
-            self.write_replies(key);
-        }
-        self.read_later(key);
-    }
-
-    /// Writes what is for single clients.
-    fn notices(&mut self) {
-        while let Some(Notice { client, frame, lane, message, sample, .. }) = self.shard.core.next_notice() {
-            let Some(socket) = self.sockets.get_mut(client) else { continue };
-            match self.report.wrote(socket.transport.write(&frame), frame.len()) {
-                WriteResult::Ok => {
-                    if let Some((kind, payload_bytes)) = message {
-                        self.shard.core.counts.sent.add(kind, 1, payload_bytes);
-                    }
-                    if let Some(born) = sample {
-                        self.report.delivered(self.clock.now().saturating_sub(born));
-                    }
-                }
-                WriteResult::Error => {
-                    self.shard.core.counts.dropped.add(DropReason::Closing, u64::from(message.is_some()));
-                    self.shard.core.lost(client, CloseReason::IoError);
-                }
-                WriteResult::Partial | WriteResult::WouldBlock => {
-                    self.shard.core.blocked(client, &frame, self.report.taken, lane);
-                }
-            }
-        }
-    }
-
-    fn deliver(&mut self) {
-        let mut budget = DELIVERIES_PER_TURN;
-        loop {
-            self.deliver_some(&mut budget);
-            if budget == 0 || !self.shard.core.has_deliveries() {
-                return;
-            }
-            // A large room has given way: what somebody else wants meanwhile must not wait for the rest of it.
-            self.more_events = true;
-            self.poll_sockets();
-            if !self.readable.is_empty() {
-                return;
-            }
-        }
-    }
-
-    fn deliver_some(&mut self, budget: &mut usize) {
-        while let Some(delivery) = self.shard.core.next_delivery(budget) {
-            let Delivery { client, messages, payload_bytes, sample } = delivery;
-            let Some(socket) = self.sockets.get_mut(client) else { continue };
-            let bytes = self.shard.core.delivery_bytes();
-            match self.report.wrote(socket.transport.write(bytes), bytes.len()) {
-                WriteResult::Ok => {
-                    self.shard.core.counts.sent.add(SentType::Message, messages, payload_bytes);
-                    if let Some(born) = sample {
-                        self.report.delivered(self.clock.now().saturating_sub(born));
-                    }
-                }
-                WriteResult::Error => {
-                    self.shard.core.counts.dropped.add(DropReason::Closing, messages as u64);
-                    self.shard.core.lost(client, CloseReason::IoError);
-                }
-                WriteResult::Partial | WriteResult::WouldBlock => {
-                    let frames = bytes.clone();
-                    self.shard.core.blocked(client, &frames, self.report.taken, Lane::Bulk);
-                }
-            }
-        }
-    }
-
-    fn drain_backlog(&mut self, key: ClientKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        loop {
-            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-            let (count, bytes) = self.shard.core.backlog_slices(key, &mut slices);
-            if count == 0 {
-                break;
-            }
-            match self.report.wrote(socket.transport.write_vectored(&slices[..count]), bytes) {
-                WriteResult::Error => return self.shard.core.lost(key, CloseReason::IoError),
-                WriteResult::WouldBlock => break,
-                WriteResult::Partial => {
-                    self.shard.core.drained(key, self.report.taken);
-                    break;
-                }
-                WriteResult::Ok => self.shard.core.drained(key, bytes),
-            }
-        }
-        if !self.shard.core.reads_are_paused(key) {
-            // Edges that came while reading was paused are not told again.
-            self.read_later(key);
-        }
     }
 
     /// Ends the sending side of those that were sent Close, and frees the slots whose last trace is gone.

@@ -1,0 +1,66 @@
+//! From an accepted socket to a client of the shard.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use mio::{Interest, Token};
+use slotmap::Key;
+use tokio::task::JoinError;
+
+use crate::http;
+use crate::metrics::CloseReason;
+use crate::session::{Permissions, Session};
+use crate::transport::Transport;
+
+use super::super::clock::Clock;
+use super::super::state::Newcomer;
+use super::{Driver, Handshake, Socket};
+
+impl Driver {
+    pub(super) fn finish_handshakes(&mut self) {
+        while let Some(done) = self.handshakes.try_join_next() {
+            self.finished.push_back(done);
+        }
+        while let Some(done) = self.finished.pop_front() {
+            self.finish_handshake(done);
+        }
+    }
+
+    /// Most requests are there when their connection is: those need no task, and leave no memory behind.
+    pub(super) fn start_handshake(&mut self, mut handshake: Pin<Box<dyn Future<Output = Handshake>>>) {
+        match handshake.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            // The task polls again first, so that nothing depends on the waker that was not there.
+            Poll::Pending => drop(self.handshakes.spawn_local(handshake)),
+            Poll::Ready(done) => self.finish_handshake(Ok(done)),
+        }
+    }
+
+    pub(super) fn finish_handshake(&mut self, done: Result<Handshake, JoinError>) {
+        let Ok((http::Outcome::Upgraded(upgraded), id, permit)) = done else { return };
+        let mut read_ahead = upgraded.read_ahead.to_vec();
+        let claims = upgraded.claims;
+        let expires_in = claims.expires_at.map(|at| at.saturating_sub(Clock::unix()));
+        let permissions = Permissions { rooms: claims.rooms, may_broadcast: claims.broadcast };
+        let permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
+        let session = Session::new(id, claims.user, permissions, upgraded.ndjson);
+        let newcomer = Newcomer { session, endpoint: upgraded.endpoint, expires_in, permit };
+        let mut transport = Transport::plain(upgraded.stream);
+        let key = self.shard.core.admit(newcomer);
+        let token = Token(usize::try_from(key.data().as_ffi()).expect("a 64-bit system"));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.get_ref().registry().register(&mut transport, token, interest) {
+            tracing::error!(%error, "a socket cannot be registered");
+            self.shard.core.lost(key, CloseReason::Internal);
+            return;
+        }
+        self.sockets.insert(key, Socket { transport, queued: false, ended: false });
+        self.notices();
+        if !read_ahead.is_empty() {
+            self.shard.core.counts.wire_received += read_ahead.len() as u64;
+            let born = self.clock.now();
+            self.shard.receive(key, &mut read_ahead, born, &mut self.replies);
+            self.write_replies(key);
+        }
+        self.read_later(key);
+    }
+}

@@ -1,0 +1,133 @@
+//! What leaves a shard: replies, notices, batches, and what had to wait.
+
+use std::io::IoSlice;
+use std::mem;
+
+use bytes::Bytes;
+
+use crate::id::ClientKey;
+use crate::metrics::{CloseReason, DropReason, SentType, WriteResult};
+
+use super::super::backlog::Lane;
+use super::super::outbound::Delivery;
+use super::super::state::Notice;
+use super::{DELIVERIES_PER_TURN, Driver, SCRATCH_BYTES};
+
+/// Slices gathered into one write of a backlog.
+const SLICES_PER_WRITE: usize = 64;
+
+impl Driver {
+    pub(super) fn write_replies(&mut self, key: ClientKey) {
+        if self.replies.is_empty() {
+            return;
+        }
+        let messages = mem::take(&mut self.shard.core.counts.replies);
+        if self.shard.core.has_backlog(key) {
+            let frames = Bytes::copy_from_slice(&self.replies);
+            self.shard.core.enqueue(key, frames, Lane::Control);
+        } else if let Some(socket) = self.sockets.get_mut(key) {
+            match self.report.wrote(socket.transport.write(&self.replies), self.replies.len()) {
+                WriteResult::Ok => self.shard.core.counts.sent.append(messages),
+                WriteResult::Error => {
+                    self.shard.core.counts.drop_messages(DropReason::Closing, messages);
+                    self.shard.core.lost(key, CloseReason::IoError);
+                }
+                WriteResult::Partial | WriteResult::WouldBlock => {
+                    let frames = Bytes::copy_from_slice(&self.replies);
+                    self.shard.core.blocked(key, &frames, self.report.taken, Lane::Control);
+                }
+            }
+        }
+        self.replies.clear();
+        // A burst of replies must not keep its memory for ever.
+        self.replies.shrink_to(SCRATCH_BYTES);
+    }
+
+    /// Writes what is for single clients.
+    pub(super) fn notices(&mut self) {
+        while let Some(Notice { client, frame, lane, message, sample, .. }) = self.shard.core.next_notice() {
+            let Some(socket) = self.sockets.get_mut(client) else { continue };
+            match self.report.wrote(socket.transport.write(&frame), frame.len()) {
+                WriteResult::Ok => {
+                    if let Some((kind, payload_bytes)) = message {
+                        self.shard.core.counts.sent.add(kind, 1, payload_bytes);
+                    }
+                    if let Some(born) = sample {
+                        self.report.delivered(self.clock.now().saturating_sub(born));
+                    }
+                }
+                WriteResult::Error => {
+                    self.shard.core.counts.dropped.add(DropReason::Closing, u64::from(message.is_some()));
+                    self.shard.core.lost(client, CloseReason::IoError);
+                }
+                WriteResult::Partial | WriteResult::WouldBlock => {
+                    self.shard.core.blocked(client, &frame, self.report.taken, lane);
+                }
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self) {
+        let mut budget = DELIVERIES_PER_TURN;
+        loop {
+            self.deliver_some(&mut budget);
+            if budget == 0 || !self.shard.core.has_deliveries() {
+                return;
+            }
+            // A large room has given way: what somebody else wants meanwhile must not wait for the rest of it.
+            self.more_events = true;
+            self.poll_sockets();
+            if !self.readable.is_empty() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn deliver_some(&mut self, budget: &mut usize) {
+        while let Some(delivery) = self.shard.core.next_delivery(budget) {
+            let Delivery { client, messages, payload_bytes, sample } = delivery;
+            let Some(socket) = self.sockets.get_mut(client) else { continue };
+            let bytes = self.shard.core.delivery_bytes();
+            match self.report.wrote(socket.transport.write(bytes), bytes.len()) {
+                WriteResult::Ok => {
+                    self.shard.core.counts.sent.add(SentType::Message, messages, payload_bytes);
+                    if let Some(born) = sample {
+                        self.report.delivered(self.clock.now().saturating_sub(born));
+                    }
+                }
+                WriteResult::Error => {
+                    self.shard.core.counts.dropped.add(DropReason::Closing, messages as u64);
+                    self.shard.core.lost(client, CloseReason::IoError);
+                }
+                WriteResult::Partial | WriteResult::WouldBlock => {
+                    let frames = bytes.clone();
+                    self.shard.core.blocked(client, &frames, self.report.taken, Lane::Bulk);
+                }
+            }
+        }
+    }
+
+    pub(super) fn drain_backlog(&mut self, key: ClientKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let (count, bytes) = self.shard.core.backlog_slices(key, &mut slices);
+            if count == 0 {
+                break;
+            }
+            match self.report.wrote(socket.transport.write_vectored(&slices[..count]), bytes) {
+                WriteResult::Error => return self.shard.core.lost(key, CloseReason::IoError),
+                WriteResult::WouldBlock => break,
+                WriteResult::Partial => {
+                    self.shard.core.drained(key, self.report.taken);
+                    break;
+                }
+                WriteResult::Ok => self.shard.core.drained(key, bytes),
+            }
+        }
+        if !self.shard.core.reads_are_paused(key) {
+            // Edges that came while reading was paused are not told again.
+            self.read_later(key);
+        }
+    }
+}
