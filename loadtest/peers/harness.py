@@ -5,6 +5,9 @@ import json
 import subprocess
 from dataclasses import dataclass, field
 
+# Congestion control and receive windows take some seconds to find their size, for every server.
+WARMUP = "4s"
+
 # The work that a server must be able to do for a case.
 ROOM, ROOMS, ECHO, IDLE = "room", "rooms", "echo", "idle"
 
@@ -67,7 +70,7 @@ class Outcome:
 def run(prefix: list[str], binary: str, case: Case, url: str, dialect: str, pid: int, seconds: float) -> Outcome:
     """Runs the case once; `prefix` is what stands before the binary, such as taskset."""
     command = [*prefix, binary, "run", url, *case.flags, "--dialect", dialect, "--server-pid", str(pid)]
-    command += ["-d", f"{seconds}s", "--warmup", "1s", "--payload", "128", "--json", "--quiet"]
+    command += ["-d", f"{seconds}s", "--warmup", WARMUP, "--payload", "128", "--json", "--quiet"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120)
     except subprocess.TimeoutExpired:

@@ -155,6 +155,9 @@ pub(crate) struct ClientFlags {
     /// Header of the upgrade request; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub(crate) headers: Vec<String>,
+    /// What the names of rooms and users begin with: give each its own when several load tests run beside each other
+    #[arg(long, value_name = "NAME", default_value = "load")]
+    pub(crate) prefix: String,
     /// Subprotocol to ask for
     #[arg(long, value_name = "NAME")]
     pub(crate) subprotocol: Option<String>,

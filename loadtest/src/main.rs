@@ -120,6 +120,7 @@ fn options(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Options> {
             jwt_secret: client.jwt_secret.clone(),
             headers: client.headers.clone(),
             subprotocol: client.subprotocol.clone(),
+            prefix: client.prefix.clone(),
         },
         sources: client.source_ip.concat(),
         meter,

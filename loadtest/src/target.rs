@@ -29,6 +29,8 @@ pub(crate) struct Credentials {
     /// Header lines, `Name: value`.
     pub(crate) headers: Vec<String>,
     pub(crate) subprotocol: Option<String>,
+    /// What the names of the users begin with.
+    pub(crate) prefix: String,
 }
 
 #[derive(Debug)]
@@ -106,7 +108,8 @@ impl Target {
     }
 
     fn build(&self, client: u32, room: Option<u32>) -> Result<Vec<u8>> {
-        let values = Values { user: client, room: room.unwrap_or(0), message: b"" };
+        let prefix = &*self.credentials.prefix;
+        let values = Values { prefix, user: client, room: room.unwrap_or(0), message: b"" };
         let url = String::from_utf8(self.url.text(&values))?;
         let mut request = url.as_str().into_client_request()?;
         let headers = request.headers_mut();
@@ -201,7 +204,7 @@ mod tests {
             token: Some("abc".into()),
             headers: vec!["X-One: 1".into()],
             subprotocol: Some("fanfare.v1".into()),
-            jwt_secret: None,
+            ..Credentials::default()
         };
         let request = text(&target("ws://127.0.0.1:9/ws", credentials), 0).to_lowercase();
         assert!(request.starts_with("get /ws http/1.1\r\n"));
@@ -212,10 +215,11 @@ mod tests {
 
     #[test]
     fn each_client_may_have_its_own_path_user_and_token() {
-        let own = target("ws://127.0.0.1:9/{room}?user={user}", Credentials::default());
+        let load = Credentials { prefix: "load".into(), ..Credentials::default() };
+        let own = target("ws://127.0.0.1:9/{room}?user={user}", load.clone());
         assert!(text(&own, 4).starts_with("GET /load-00003?user=load-00004 HTTP/1.1\r\n"));
         let path = Template::parse("/sub/{room}");
-        let other = Target::new("ws://127.0.0.1:9/ws", Some(&path), Credentials::default()).unwrap();
+        let other = Target::new("ws://127.0.0.1:9/ws", Some(&path), load).unwrap();
         assert!(text(&other, 4).starts_with("GET /sub/load-00003 HTTP/1.1\r\n"));
         let secret = Credentials { jwt_secret: Some("s".into()), ..Credentials::default() };
         let signed = target("ws://127.0.0.1:9/", secret);

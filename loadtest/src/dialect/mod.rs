@@ -89,6 +89,8 @@ pub(crate) struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dialect {
     pub(crate) name: String,
+    /// What the names of rooms and users begin with: another for each of several load tests beside each other.
+    pub(crate) prefix: String,
     pub(crate) frames: Frames,
     pub(crate) delimiter: Option<Vec<u8>>,
     pub(crate) spans_frames: bool,
@@ -133,6 +135,7 @@ impl Dialect {
         let template = |text: Option<String>| text.map(|text| Template::parse(&text));
         let dialect = Self {
             name: file.name,
+            prefix: "load".to_owned(),
             frames: file.frames,
             delimiter: file.delimiter.filter(|text| !text.is_empty()).map(String::into_bytes),
             spans_frames: file.spans_frames,

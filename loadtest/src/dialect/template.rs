@@ -5,6 +5,8 @@ use std::io::Write as _;
 /// What a template is filled with.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Values<'a> {
+    /// What the names of rooms and users begin with.
+    pub(crate) prefix: &'a str,
     pub(crate) room: u32,
     pub(crate) user: u32,
     /// The stamp with its padding.
@@ -84,8 +86,8 @@ impl Template {
             match piece {
                 Piece::Literal(text) => out.extend_from_slice(text),
                 Piece::Message => out.extend_from_slice(values.message),
-                Piece::Room => write_name(values.room, out),
-                Piece::User => write_name(values.user, out),
+                Piece::Room => write_name(values.prefix, values.room, out),
+                Piece::User => write_name(values.prefix, values.user, out),
                 Piece::Length => {
                     write!(out, "{}", values.message.len()).expect("writing into a vector does not fail");
                 }
@@ -100,8 +102,8 @@ impl Template {
     }
 }
 
-fn write_name(number: u32, out: &mut Vec<u8>) {
-    write!(out, "load-{number:0DIGITS$}").expect("writing into a vector does not fail");
+fn write_name(prefix: &str, number: u32, out: &mut Vec<u8>) {
+    write!(out, "{prefix}-{number:0DIGITS$}").expect("writing into a vector does not fail");
 }
 
 #[cfg(test)]
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn placeholders_are_filled_and_other_braces_stay() {
         let template = Template::parse("{\"a\":{},\"r\":\"{room}\"}{user}|{length}|{message}");
-        let values = Values { room: 7, user: 123_456, message: b"hello" };
+        let values = Values { prefix: "load", room: 7, user: 123_456, message: b"hello" };
         assert_eq!(template.text(&values), b"{\"a\":{},\"r\":\"load-00007\"}load-123456|5|hello");
         assert!(template.names_a_room() && template.holds_a_message());
     }

@@ -236,10 +236,8 @@ impl Fleet {
         }
         *self.troubles.closes.entry(code.unwrap_or(1005)).or_default() += 1;
         let was_advised = client.advice.is_some() && self.returns;
-        if client.reading != Reading::Steady {
-            // What it was not given because it did not read is known to nobody.
-            self.traffic.tally.cut += 1;
-        } else if !was_advised {
+        // Who did not read for a time is told what the server thinks of that.
+        if client.reading == Reading::Steady && !was_advised {
             self.troubles.ended += 1;
             self.troubles.remark(words);
         }

@@ -202,7 +202,7 @@ impl Fleet {
         let room = seat.and_then(|seat| self.clients[number].seats.get(seat));
         let room = room.and_then(|seat| self.traffic.room_of(seat)).unwrap_or(0);
         let user = u32::try_from(number).unwrap_or(u32::MAX);
-        let text = template.text(&Values { room, user, message: b"" });
+        let text = template.text(&Values { prefix: &self.dialect.prefix, room, user, message: b"" });
         let before = frames.len();
         match self.dialect.frames {
             Frames::Text => frames::write_text(&text, frames),
@@ -318,7 +318,9 @@ impl Fleet {
     }
 
     fn gap(&mut self, number: usize, gap: &serde_json::Value) {
-        let room = gap["room_id"].as_str().and_then(|name| name.strip_prefix("load-")?.parse::<u32>().ok());
+        let number_of =
+            |name: &str| name.strip_prefix(&*self.dialect.prefix)?.strip_prefix('-')?.parse::<u32>().ok();
+        let room = gap["room_id"].as_str().and_then(number_of);
         let messages = gap["from_offset"]
             .as_u64()
             .zip(gap["to_offset"].as_u64())

@@ -61,8 +61,8 @@ pub(super) struct Account {
     /// Connections and resident bytes at the ends of phases without messages.
     at_rest: Vec<(u64, f64)>,
     resident: Option<f64>,
-    /// Deliveries a second for each client that reads, without and with slow readers beside them.
-    per_reader: [Option<f64>; 2],
+    /// Deliveries a second for each client that reads, in phases without and with slow readers beside them.
+    per_reader: [Vec<f64>; 2],
     back: Option<u64>,
     was_busy: bool,
     was_late: bool,
@@ -184,7 +184,7 @@ impl Account {
         }
         if phase.measured && !is_quiet && reading > 0 {
             let per_reader = count(deliveries) / passed / count(reading as u64);
-            self.per_reader[usize::from(phase.slow_readers.is_some())] = Some(per_reader);
+            self.per_reader[usize::from(phase.slow_readers.is_some())].push(per_reader);
         }
     }
 
@@ -332,7 +332,10 @@ impl Account {
     }
 
     fn put_derived(&self, fleet: &Fleet, put: &mut impl FnMut(&str, f64)) {
-        if let [Some(without), Some(with)] = self.per_reader {
+        let mean = |of: &[f64]| of.iter().sum::<f64>() / count(of.len().max(1) as u64);
+        if self.per_reader.iter().all(|phases| !phases.is_empty()) {
+            // Before and after: what is measured may still be getting faster.
+            let [without, with] = [0, 1].map(|index| mean(&self.per_reader[index]));
             put("kept_percent", with / without.max(1e-9) * 100.0);
         }
         if let Some(back) = self.back {

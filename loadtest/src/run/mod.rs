@@ -75,7 +75,9 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(scenario: &'a Scenario, options: &'a Options) -> Result<Self> {
         let clock = Clock::start();
-        let dialect = Rc::new(Dialect::load(&scenario.dialect)?);
+        let mut dialect = Dialect::load(&scenario.dialect)?;
+        dialect.prefix.clone_from(&options.credentials.prefix);
+        let dialect = Rc::new(dialect);
         let layout = scenario.layout();
         if layout.rooms > 1 && !dialect.has_rooms() {
             bail!("the dialect {} has no rooms: everybody gets everything", dialect.name);

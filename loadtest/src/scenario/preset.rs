@@ -126,6 +126,7 @@ impl Preset {
             Self::SlowReader => {
                 phases.push(measured("all read"));
                 phases.push(Phase { slow_readers: Some(shape.slow_readers), ..measured("some stopped") });
+                phases.push(measured("all read again"));
             }
             Self::ReconnectStorm => {
                 phases.push(measured("normal"));

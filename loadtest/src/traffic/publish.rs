@@ -204,7 +204,7 @@ impl Traffic {
             return;
         }
         let mut bare = Vec::new();
-        Stamp { audience: number, sequence: 0 }.write(0, 0, &mut bare);
+        Stamp { audience: number, sequence: 0 }.write(0, &mut bare);
         self.overhead[kind] = Some(length.saturating_sub(bare.len()));
         self.due.extend((0..).zip(&self.audiences).map(|(number, _)| number));
     }
@@ -242,8 +242,8 @@ impl Traffic {
             (choose(&self.load.payload, &mut self.random) as usize).saturating_sub(overhead)
         });
         self.message.clear();
-        Stamp { audience: number, sequence }.write(due, length, &mut self.message);
-        let mut values = Values { message: &self.message, ..Values::default() };
+        Stamp { audience: number, sequence }.write(length, &mut self.message);
+        let mut values = Values { prefix: &self.dialect.prefix, message: &self.message, ..Values::default() };
         let template = match address {
             Address::Room(room) => {
                 values.room = room;

@@ -6,12 +6,11 @@ use memchr::memmem;
 
 /// Digits of the sequence number: of fixed width, so that all messages of a run have one length.
 const SEQUENCE_DIGITS: usize = 10;
-/// Digits of the time of sending: nanoseconds of more than a day.
-const TIME_DIGITS: usize = 14;
 const MARK: &[u8] = b"lt#";
 
-/// The head of a message: `lt#<audience>:<sequence>:<nanoseconds when it was due>:<padding>`. It is plain ASCII that
-/// stands in JSON, in a line of text and in a URL as it is.
+/// The head of a message: `lt#<audience>:<sequence>:<padding>`. It is plain ASCII that stands in JSON, in a line of text
+/// and in a URL as it is, and short, so that it fits into a small message. When the message was due is known where it
+/// was sent from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// Whom the message is for.
@@ -22,12 +21,11 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// Appends the stamp, padded to this length if it is shorter.
-    pub(crate) fn write(self, due: u64, length: usize, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, length: usize, out: &mut Vec<u8>) {
         let Self { audience, sequence } = self;
         let start = out.len();
         out.extend_from_slice(MARK);
-        write!(out, "{audience}:{sequence:0SEQUENCE_DIGITS$}:{due:0TIME_DIGITS$}:")
-            .expect("writing into a vector does not fail");
+        write!(out, "{audience}:{sequence:0SEQUENCE_DIGITS$}:").expect("writing into a vector does not fail");
         if out.len() < start + length {
             out.resize(start + length, b'x');
         }
@@ -91,7 +89,7 @@ mod tests {
 
     fn text(stamp: Stamp, before: &str) -> Vec<u8> {
         let mut text = format!("{{\"type\":\"message\",{before}\"content\":\"").into_bytes();
-        stamp.write(123_456_789, 64, &mut text);
+        stamp.write(64, &mut text);
         text.extend_from_slice(b"\",\"timestamp\":1}");
         text
     }

@@ -261,11 +261,6 @@ fn an_open_loop_counts_from_the_moment_that_was_planned() {
     let figures = run.traffic.latencies.end_phase(true);
     assert!(figures["delivery_max_us"] >= figures["service_max_us"]);
     assert!(figures["lag_count"] >= 50.0);
-    let stamps: Vec<&[u8]> =
-        texts.iter().map(|text| &text[text.windows(3).position(|at| at == b"lt#").unwrap()..]).collect();
-    let due =
-        |stamp: &[u8]| String::from_utf8_lossy(stamp).split(':').nth(2).unwrap().parse::<u64>().unwrap();
-    assert!(stamps.windows(2).all(|pair| (9_999..=10_001).contains(&(due(pair[1]) - due(pair[0])))));
 }
 
 #[test]
