@@ -29,29 +29,35 @@ def rows(cases: Iterable[Case], servers: list[str], runs: list[Run]) -> list[lis
     table = [["case", "median of", *servers]]
     for case in cases:
         for figure in case.figures:
-            of_server = {name: [run.outcome for run in runs if (run.case, run.server) == (case, name)] for name in servers}
-            middles = {name: middle(figure, outcomes) for name, outcomes in of_server.items()}
-            cells = [cell(figure, middles[name], middles.get(OURS), name, of_server[name]) for name in servers]
+            of_server = {name: [run for run in runs if (run.case, run.server) == (case, name)] for name in servers}
+            cells = [cell(figure, of_server[name], of_server.get(OURS, [])) for name in servers]
             table.append([case.title, figure.title, *cells])
     return table
 
 
-def middle(figure: Figure, outcomes: list[Outcome]) -> float | None:
-    values = [outcome.figures[figure.name] for outcome in outcomes if figure.name in outcome.figures]
-    return median(values) if values else None
-
-
-def cell(figure: Figure, value: float | None, ours: float | None, server: str, outcomes: list[Outcome]) -> str:
+def cell(figure: Figure, runs: list[Run], ours: list[Run]) -> str:
     """The median, its marks, and in brackets how many times better Fanfare is."""
+    outcomes = [run.outcome for run in runs]
     marks = "*" if any(outcome.client_bound for outcome in outcomes) else ""
     marks += "!" if any(outcome.trouble for outcome in outcomes) else ""
-    if value is None:
+    values = of_rounds(figure, runs)
+    if not values:
         return "-" + marks
-    text = number(value) + marks
-    if server == OURS or not ours or not value:
+    text = number(median(values.values())) + marks
+    if runs is ours:
         return text
-    better = ours / value if figure.more_is_better else value / ours
-    return f"{text} ({better:.2f})"
+    ratios = [better(figure, mine, values[round_]) for round_, mine in of_rounds(figure, ours).items() if values.get(round_)]
+    return f"{text} ({median(ratios):.2f})" if ratios else text
+
+
+def of_rounds(figure: Figure, runs: list[Run]) -> dict[int, float]:
+    """The figure in each round that has it."""
+    return {run.round: run.outcome.figures[figure.name] for run in runs if figure.name in run.outcome.figures}
+
+
+def better(figure: Figure, ours: float, theirs: float) -> float:
+    """Compared within one round: a machine that is shared may be another one in the next."""
+    return ours / theirs if figure.more_is_better else theirs / max(ours, 1e-9)
 
 
 def number(value: float) -> str:
@@ -82,4 +88,4 @@ def notes(table: list[list[str]]) -> str:
     """What the brackets and marks in this table mean."""
     cells = [cell for row in table[1:] for cell in row[2:]]
     used = [f"{mark} {note}" for mark, note in NOTES.items() if any(mark in cell.split(" ")[0] for cell in cells)]
-    return "\n".join(["(n): how many times better Fanfare is; above 1 it is better, below 1 the other", *used])
+    return "\n".join(["(n): how many times better Fanfare is, the median of the rounds; above 1 it is better, below 1 the other", *used])

@@ -143,7 +143,7 @@ pub(crate) struct ShapeFlags {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Client")]
 pub(crate) struct ClientFlags {
-    /// Address or range (127.0.0.2-127.0.0.9) to connect from; may be given several times
+    /// Address, range (127.0.0.2-127.0.0.9) or network (127.0.1.0/28) to connect from; may be given several times
     #[arg(long, value_name = "ADDRESS", value_parser = addresses)]
     pub(crate) source_ip: Vec<Vec<IpAddr>>,
     /// Token that all clients present
@@ -247,13 +247,18 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn addresses(text: &str) -> Result<Vec<IpAddr>, String> {
-    let wrong = || format!("an address, or a range of at most 65536 IPv4 addresses: {text}");
-    let Some((first, last)) = text.split_once('-') else {
+    let wrong = || format!("an address, or a range or network of at most 65536 IPv4 addresses: {text}");
+    let bits = |text: &str| text.parse::<Ipv4Addr>().map(Ipv4Addr::to_bits).map_err(|_| wrong());
+    let range = if let Some((first, last)) = text.split_once('-') {
+        bits(first)?..=bits(last)?
+    } else if let Some((network, length)) = text.split_once('/') {
+        let length: u32 =
+            length.parse().ok().filter(|length| (16..=32).contains(length)).ok_or_else(wrong)?;
+        let hosts = u32::MAX.checked_shr(length).unwrap_or(0);
+        bits(network)? & !hosts..=bits(network)? | hosts
+    } else {
         return text.parse().map(|address| vec![address]).map_err(|_| wrong());
     };
-    let first: Ipv4Addr = first.parse().map_err(|_| wrong())?;
-    let last: Ipv4Addr = last.parse().map_err(|_| wrong())?;
-    let range = first.to_bits()..=last.to_bits();
     if range.is_empty() || range.end() - range.start() > 0xFFFF {
         return Err(wrong());
     }
@@ -298,9 +303,12 @@ mod tests {
     #[test]
     fn source_addresses_may_be_a_range() {
         assert_eq!(addresses("127.0.0.2-127.0.0.4").unwrap().len(), 3);
+        let network = addresses("127.0.1.5/30").unwrap();
+        assert_eq!((network.len(), network[0].to_string()), (4, "127.0.1.4".to_owned()));
+        assert_eq!(addresses("127.0.1.5/32").unwrap().len(), 1);
         assert_eq!(addresses("::1").unwrap().len(), 1);
         assert!(
-            ["127.0.0.4-127.0.0.2", "0.0.0.0-9.0.0.0", "x", "::1-::2"]
+            ["127.0.0.4-127.0.0.2", "0.0.0.0-9.0.0.0", "x", "::1-::2", "127.0.0.0/8", "127.0.0.1/x"]
                 .iter()
                 .all(|text| addresses(text).is_err())
         );

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from support import BINARY, Gateway
+from support import BINARY, ROOT, Gateway
 
 LOADTEST = os.environ.get("LOADTEST_BIN", str(Path(BINARY).with_name("fanfare-loadtest")))
 SHORT = ("-d", "1s", "--warmup", "500ms")
@@ -111,6 +111,22 @@ class Tokens(unittest.TestCase):
             code, result, _ = loadtest(gateway.url, *flags)
             self.assertEqual(code, 1)
             self.assertIn("401", json.dumps(result))
+
+
+class Peers(unittest.TestCase):
+    def test_one_table_compares_other_servers_on_the_same_work(self):
+        with tempfile.TemporaryDirectory() as directory:
+            runs = Path(directory, "runs.json")
+            command = [ROOT / "loadtest" / "peers" / "compare", "--no-build", "--binaries", Path(LOADTEST).parent]
+            command += ["--rounds", "1", "--seconds", "1", "--cases", "one,echo", "--servers", "fanfare,rawloop,ws"]
+            done = subprocess.run([*command, "--json", runs], capture_output=True, text=True, timeout=300)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            rows = [line for line in done.stdout.splitlines() if line.startswith(("1k x 1", "echo 1k"))]
+            self.assertEqual(len(rows), 2, done.stdout)
+            for row in rows:
+                # A figure of ours, and of each other one with its ratio: none is missing.
+                self.assertEqual(row.count("("), 2, row)
+            self.assertTrue(json.loads(runs.read_text()))
 
 
 if __name__ == "__main__":

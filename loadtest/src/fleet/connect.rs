@@ -75,7 +75,9 @@ impl Fleet {
                 break;
             }
             self.waiting.pop();
-            self.returning.push_back(number);
+            if (number as usize) < self.goal {
+                self.returning.push_back(number);
+            }
         }
         while self.opening < OPENING && (self.begun < self.goal || !self.returning.is_empty()) {
             if let Some(connects) = &mut self.connects

@@ -31,6 +31,8 @@ const STALL: u64 = 10_000_000_000;
 /// How long messages under way at the end may take before they count as lost.
 const LAST_WAIT: u64 = 5_000_000_000;
 const INTERVAL: u64 = 1_000_000_000;
+/// How often is looked whether the run still goes on.
+const CHECK_EVERY: u64 = 50_000_000;
 /// What a server needs to come to rest before its memory is read.
 const SETTLE: u64 = 500_000_000;
 
@@ -170,6 +172,7 @@ impl<'a> Run<'a> {
         // Whoever is lost once everybody was there is a fault, but is not waited for.
         let mut waits = phase.connections.is_some() || phase.cut.is_some();
         let mut moved = (begin, self.progress_mark());
+        let mut next_check = begin;
         loop {
             let now = self.clock.nanos();
             if waits && self.fleet.is_complete() && self.fleet.ready() >= self.fleet.goal() {
@@ -179,7 +182,13 @@ impl<'a> Run<'a> {
             if now >= end && !waits {
                 return Ok(back);
             }
-            self.check(now, &mut moved, waits)?;
+            if self.options.interrupted.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
+            if now >= next_check {
+                next_check = now + CHECK_EVERY;
+                self.check(now, &mut moved, waits)?;
+            }
             if now >= self.next_sample {
                 self.sample(now)?;
             }
@@ -197,9 +206,6 @@ impl<'a> Run<'a> {
     ///
     /// When the run cannot or should not go on.
     fn check(&self, now: u64, moved: &mut (u64, (u64, usize)), connecting: bool) -> Result<()> {
-        if self.options.interrupted.load(Ordering::Relaxed) {
-            bail!("interrupted");
-        }
         let fleet = &self.fleet;
         if connecting && !fleet.returns && fleet.troubles.ended > 0 {
             let reason = fleet.troubles.remarks().pop().unwrap_or_default();
@@ -214,8 +220,13 @@ impl<'a> Run<'a> {
             if connecting {
                 bail!("no answer for 10 s when {} of {} connections were open", fleet.ready(), fleet.goal());
             }
+            let hint = if fleet.traffic.tally.deliveries == 0 {
+                ": does the server do at this URL what the dialect says?"
+            } else {
+                ""
+            };
             bail!(
-                "stalled: {} messages are under way, none has arrived for 10 s",
+                "stalled: {} messages are under way, none has arrived for 10 s{hint}",
                 fleet.traffic.outstanding()
             );
         }

@@ -66,7 +66,8 @@ pub(crate) struct Traffic {
     due: Vec<u32>,
     /// What the server adds to a message, by kind of address; known once the first has come back.
     overhead: [Option<usize>; Address::KINDS],
-    probing: [bool; Address::KINDS],
+    /// When the first message of a kind was sent.
+    probed_at: [Option<u64>; Address::KINDS],
     turn: u32,
     random: fastrand::Rng,
     message: Vec<u8>,
@@ -104,7 +105,7 @@ impl Traffic {
             schedule: None,
             due: Vec::new(),
             overhead: [None; Address::KINDS],
-            probing: [false; Address::KINDS],
+            probed_at: [None; Address::KINDS],
             turn: 0,
             random: fastrand::Rng::with_seed(seed),
             message: Vec::new(),

@@ -31,7 +31,7 @@ impl Traffic {
         }
         self.due.clear();
         self.schedule = None;
-        self.probing = [false; Address::KINDS];
+        self.probed_at = [None; Address::KINDS];
         if let Pace::Window(_) = self.load.pace {
             self.due.extend((0..).zip(&self.audiences).map(|(number, _)| number));
         }
@@ -83,7 +83,7 @@ impl Traffic {
                     if let Some(due) = self.probe(now, frames) {
                         return Some(due);
                     }
-                    if self.is_probing() {
+                    if (0..Address::KINDS).any(|kind| self.is_probing(kind)) {
                         return None;
                     }
                     self.schedule = Some(Schedule::new(rate, arrivals, now));
@@ -147,10 +147,10 @@ impl Traffic {
     fn fill_window(&mut self, number: u32, window: u32, frames: &mut Vec<u8>) -> Option<u32> {
         let audience = &self.audiences[number as usize];
         let kind = audience.address.kind();
-        let window = match (self.overhead[kind], self.probing[kind]) {
-            (Some(_), _) => u64::from(window),
-            (None, false) => 1,
-            (None, true) => return None,
+        let window = match self.overhead[kind] {
+            Some(_) => u64::from(window),
+            None if self.is_probing(kind) => return None,
+            None => 1,
         };
         if audience.flight.outstanding() >= window || !self.is_in_the_mix(audience.address) {
             return None;
@@ -160,7 +160,9 @@ impl Traffic {
             let now = self.clock.nanos();
             self.write(number, publisher, (now, now), frames);
         }
-        self.probing[kind] = true;
+        if self.overhead[kind].is_none() {
+            self.probed_at[kind] = Some(self.clock.nanos());
+        }
         Some(publisher)
     }
 
@@ -181,19 +183,22 @@ impl Traffic {
                 continue;
             };
             let kind = self.audiences[number as usize].address.kind();
-            if self.overhead[kind].is_some() || self.probing[kind] {
+            if self.overhead[kind].is_some() || self.is_probing(kind) {
                 continue;
             }
             let Some(publisher) = self.publisher(number) else { continue };
-            self.probing[kind] = true;
+            self.probed_at[kind] = Some(now);
             self.write(number, publisher, (now, now), frames);
             return Some(Due::Send(publisher));
         }
         None
     }
 
-    fn is_probing(&self) -> bool {
-        self.overhead.iter().zip(self.probing).any(|(overhead, probing)| probing && overhead.is_none())
+    /// Whether the first message of a kind is under way. One that does not come back, as its receivers have left, is
+    /// given up after a second.
+    fn is_probing(&self, kind: usize) -> bool {
+        let is_fresh = |at: u64| self.clock.nanos().saturating_sub(at) < PROBE_PATIENCE;
+        self.overhead[kind].is_none() && self.probed_at[kind].is_some_and(is_fresh)
     }
 
     /// A message has come back with this length: the first of its kind shows what the server adds.
@@ -270,6 +275,9 @@ impl Traffic {
         tally.wire_sent += (frames.len() - before) as u64;
     }
 }
+
+/// How long the first message of a kind is waited for, in nanoseconds.
+const PROBE_PATIENCE: u64 = 1_000_000_000;
 
 /// Audiences that are looked at for one with members: more would take long where all have left.
 const TRIES: u32 = 1000;
