@@ -30,6 +30,12 @@ use super::counts::Counts;
 use super::room::{Flags, Room};
 use super::wheel::{TICK, Wheel, tick_at_or_after, ticks_passed};
 
+/// Ticks whose pings go out together: a quarter of a second.
+const PING_TICKS: u32 = 4;
+
+/// Up to so many clients of a shard, that is at most fifty pings at once with the usual heartbeat.
+const PINGED_TOGETHER_MAX: usize = 10_000;
+
 /// How long a client that was sent Close may take to end the stream, in ticks of 64 ms.
 const LINGER_TICKS: u32 = 32;
 
@@ -160,9 +166,11 @@ impl Core {
         let heartbeat = &self.options.heartbeat;
         let expires_in =
             expires_in.map_or(u32::MAX, |seconds| tick_at_or_after(Duration::from_secs(seconds)));
+        let first_ping = first_ping(session.client(), tick_at_or_after(heartbeat.ping));
+        let ping_at = self.ping_together(now.saturating_add(first_ping));
         let user = session.user().clone();
         let key = self.clients.insert(Client {
-            ping_at: now.saturating_add(first_ping(session.client(), tick_at_or_after(heartbeat.ping))),
+            ping_at,
             session,
             decoder: Decoder::default(),
             backlog: None,
@@ -368,7 +376,8 @@ impl Core {
             Due::Ping => {
                 // Kept to the rhythm of the first, so that pings stay spread.
                 let every = tick_at_or_after(self.options.heartbeat.ping).max(1);
-                client.ping_at = client.ping_at.saturating_add(every).max(now + 1);
+                let at = client.ping_at.saturating_add(every).max(now + 1);
+                self.clients[key].ping_at = self.ping_together(at);
                 self.notices.push_back(Notice::control(key, Bytes::from_static(PING)));
             }
             Due::Silent => {
@@ -387,6 +396,13 @@ impl Core {
             Due::Gone => return self.lost(key, CloseReason::Client),
         }
         self.reschedule(key);
+    }
+
+    /// The tick of a ping that is due at `at`: a few ticks share one, since each tick with pings wakes the shard for
+    /// them and again for the answers. With very many clients a tick has enough of them by itself.
+    fn ping_together(&self, at: u32) -> u32 {
+        let ticks = if self.clients.len() <= PINGED_TOGETHER_MAX { PING_TICKS } else { 1 };
+        at.checked_next_multiple_of(ticks).unwrap_or(at)
     }
 
     /// Makes sure that the wheel wakes this client in time.

@@ -16,6 +16,7 @@ use crate::ws::{self, PreparedMessage};
 use super::backlog::Lane;
 use super::counts::Tally;
 use super::state::{Newcomer, Shard};
+use super::wheel::TICK;
 use super::{Heartbeat, Options};
 
 #[test]
@@ -63,6 +64,23 @@ fn who_leaves_between_two_slices_gets_nothing_more_and_nobody_is_skipped() {
     let mut expected: Vec<_> = members.iter().copied().filter(|member| *member != members[1]).collect();
     expected.sort_unstable();
     assert_eq!(served, expected);
+}
+
+#[test]
+fn pings_are_spread_but_go_out_in_groups() {
+    let mut world = World::new();
+    for number in 0..500 {
+        world.enter(&format!("user-{number}"));
+    }
+    world.notices();
+    let mut groups = Vec::new();
+    for tick in 0..=844 {
+        world.tick(TICK * tick);
+        groups.extend(Some(world.notices().len()).filter(|pings| *pings > 0));
+    }
+    assert_eq!(groups.iter().sum::<usize>(), 500, "each once in the interval");
+    assert!(groups.len() > 100 && groups.len() <= 212, "{} groups", groups.len());
+    assert!(groups.iter().all(|pings| *pings < 20), "{groups:?}");
 }
 
 #[test]
