@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::receiver::Receiver;
+
 /// Slots that are kept at least, so that a straggler's message is still known when others have it.
 const KEPT: usize = 16;
 const UNPLACED: u64 = u64::MAX;
@@ -12,7 +14,8 @@ const NONE: u64 = u64::MAX;
 /// Each message has a *sequence*, its number in the order of sending, and gets a *place* in the order of arrival. One
 /// publisher's messages arrive as it sent them, so with one at a time the two are the same. The messages of several
 /// may be put into any order by the server, but into the same for all members: whoever is first to get a message
-/// settles its place, behind the earlier ones of its publisher.
+/// settles its place, behind the earlier ones of its publisher. One who has just entered settles none as long as what
+/// was sent before has no place, since it may not have been given that.
 ///
 /// Invariant: `base <= oldest <= next`; all below `oldest` are resolved (got by all they are owed to, or given up).
 #[derive(Debug, Default)]
@@ -26,6 +29,8 @@ pub(crate) struct Flight {
     /// Messages of different publishers were on their way at once: places are no longer sequences.
     mixed: bool,
     last_publisher: u32,
+    /// All before this one have a place.
+    placed: u64,
     /// The last sequence of each publisher; only kept while mixed.
     last_of: HashMap<u32, u64>,
     chain: Vec<u64>,
@@ -64,11 +69,6 @@ impl Flight {
         self.next - self.oldest
     }
 
-    /// Whether places are sequences.
-    pub(crate) fn is_single(&self) -> bool {
-        !self.mixed
-    }
-
     /// Counts a message as sent to so many receivers, and returns its sequence.
     pub(crate) fn send(&mut self, publisher: u32, receivers: u32, due: u64, sent: u64) -> u64 {
         let sequence = self.next;
@@ -91,16 +91,32 @@ impl Flight {
         sequence
     }
 
-    /// A message has arrived somewhere.
+    /// Whether places must wait for somebody who has been there for longer than one who is owed the messages from
+    /// `since` on: others may come before what this one sees.
     #[inline]
-    pub(crate) fn arrive(&mut self, sequence: u64) -> Known {
+    pub(crate) fn is_unsettled(&mut self, since: u64) -> bool {
+        self.mixed && self.first_unplaced() < since
+    }
+
+    #[cold]
+    fn first_unplaced(&mut self) -> u64 {
+        self.placed = self.placed.max(self.base);
+        while self.placed < self.next && self.slot(self.placed).place != UNPLACED {
+            self.placed += 1;
+        }
+        self.placed
+    }
+
+    /// A message has arrived somewhere; whether that settles its place.
+    #[inline]
+    pub(crate) fn arrive(&mut self, sequence: u64, settles: bool) -> Known {
         if sequence >= self.next {
             return Known::Never;
         }
         if sequence < self.base {
             return Known::Past { place: (!self.mixed).then_some(sequence) };
         }
-        if self.slot(sequence).place == UNPLACED {
+        if settles && self.slot(sequence).place == UNPLACED {
             self.settle(sequence);
         }
         let slot = self.slot(sequence);
@@ -126,18 +142,22 @@ impl Flight {
         last
     }
 
-    /// The unresolved messages at places in this range, by sequence.
-    pub(crate) fn at_places(&mut self, places: std::ops::Range<u64>) -> Vec<u64> {
-        (self.oldest..self.next).filter(|sequence| places.contains(&self.slot(*sequence).place)).collect()
+    /// The unresolved messages, from `since` on, at places in this range: place and sequence of each.
+    pub(crate) fn at_places(&mut self, places: std::ops::Range<u64>, since: u64) -> Vec<(u64, u64)> {
+        let from = self.oldest.max(since);
+        let unresolved = (from..self.next).map(|sequence| (self.slot(sequence).place, sequence));
+        unresolved.filter(|(place, _)| places.contains(place)).collect()
     }
 
-    /// The unresolved messages, from `since` on, that one who expects `place` next has not got.
-    pub(crate) fn owed(&mut self, since: u64, place: Option<u64>) -> Vec<u64> {
+    /// The unresolved messages, from `since` on, that a receiver has not got.
+    pub(crate) fn owed(&mut self, since: u64, receiver: &Receiver) -> Vec<u64> {
         let from = self.oldest.max(since);
+        let expected = receiver.expected();
         (from..self.next)
             .filter(|sequence| {
                 let at = self.slot(*sequence).place;
-                at == UNPLACED || place.is_none_or(|expected| at >= expected)
+                let is_ahead = at == UNPLACED || expected.is_none_or(|expected| at >= expected);
+                is_ahead && !receiver.has_noted(*sequence)
             })
             .collect()
     }
@@ -204,7 +224,7 @@ mod tests {
     use super::*;
 
     fn place(flight: &mut Flight, sequence: u64) -> u64 {
-        match flight.arrive(sequence) {
+        match flight.arrive(sequence, true) {
             Known::Placed { place, .. } => place,
             other => panic!("{other:?}"),
         }
@@ -217,7 +237,7 @@ mod tests {
             flight.send(1, 2, 0, 0);
         }
         assert_eq!([0, 1, 3, 4].map(|sequence| place(&mut flight, sequence)), [0, 1, 3, 4]);
-        assert!(flight.is_single());
+        assert!(!flight.mixed);
     }
 
     #[test]
@@ -226,7 +246,7 @@ mod tests {
         let sequence = flight.send(1, 3, 70, 77);
         for first in [true, false] {
             let known = Known::Placed { place: 0, first, due: 70, sent: 77 };
-            assert_eq!(flight.arrive(sequence), known);
+            assert_eq!(flight.arrive(sequence, true), known);
         }
         assert_eq!([0; 4].map(|_| flight.resolve(sequence)), [false, false, true, false]);
         assert_eq!(flight.outstanding(), 0);
@@ -238,7 +258,7 @@ mod tests {
         let a0 = flight.send(1, 2, 0, 0);
         let b0 = flight.send(2, 2, 0, 0);
         let a1 = flight.send(1, 2, 0, 0);
-        assert!(!flight.is_single());
+        assert!(flight.mixed);
         assert_eq!(place(&mut flight, b0), 0);
         assert_eq!(place(&mut flight, a1), 2, "behind the earlier message of the same publisher");
         assert_eq!(place(&mut flight, a0), 1);
@@ -252,21 +272,21 @@ mod tests {
             assert_eq!(place(&mut flight, sequence), sequence);
             assert!(flight.resolve(sequence));
         }
-        assert!(flight.is_single());
+        assert!(!flight.mixed);
     }
 
     #[test]
     fn what_was_never_sent_and_what_is_long_past_are_told_apart() {
         let mut flight = Flight::default();
-        assert_eq!(flight.arrive(0), Known::Never);
+        assert_eq!(flight.arrive(0, true), Known::Never);
         for _ in 0..1000 {
             let sequence = flight.send(1, 1, 0, 0);
-            flight.arrive(sequence);
+            flight.arrive(sequence, true);
             flight.resolve(sequence);
         }
-        assert_eq!(flight.arrive(3), Known::Past { place: Some(3) });
-        assert_eq!(flight.arrive(1000), Known::Never);
-        assert!(matches!(flight.arrive(998), Known::Placed { first: false, .. }));
+        assert_eq!(flight.arrive(3, true), Known::Past { place: Some(3) });
+        assert_eq!(flight.arrive(1000, true), Known::Never);
+        assert!(matches!(flight.arrive(998, true), Known::Placed { first: false, .. }));
         assert!(flight.slots.len() <= 2 * KEPT, "memory follows what is outstanding");
     }
 
@@ -276,12 +296,15 @@ mod tests {
         for _ in 0..10_000 {
             flight.send(1, 1, 0, 0);
         }
-        assert_eq!(flight.owed(9_990, Some(9_995)).len(), 10, "nobody has seen any of them");
+        let mut receiver = Receiver::default();
+        receiver.record(9_994);
+        assert_eq!(flight.owed(9_990, &receiver).len(), 10, "nobody has seen any of them");
         for sequence in 0..10_000 {
             assert_eq!(place(&mut flight, sequence), sequence);
         }
-        assert_eq!(flight.owed(9_990, Some(9_995)).len(), 5);
-        assert_eq!(flight.at_places(10..12), [10, 11]);
+        assert_eq!(flight.owed(9_990, &receiver).len(), 5);
+        assert_eq!(flight.at_places(10..12, 0), [(10, 10), (11, 11)]);
+        assert_eq!(flight.at_places(10..12, 11), [(11, 11)]);
         assert_eq!(flight.outstanding(), 10_000);
     }
 }

@@ -74,13 +74,14 @@ pub(crate) struct Traffic {
     text: Vec<u8>,
     /// Messages that `gap` has named, by client and audience, and that have not been missed yet.
     announced: HashMap<(u32, u32), u64>,
-    /// Places that could not be checked, as they were too long ago in a room with several publishers.
+    /// Messages whose order could not be checked, in a room with several publishers: they came to one who had just
+    /// entered, or were too long ago.
     pub(crate) unverified: u64,
     /// Messages that were owed to receivers when they left.
     pub(crate) abandoned: u64,
     /// What the server does not offer.
     given_up: Vec<Operation>,
-    /// Messages that were due and not sent, as their publisher's socket took no more or nobody was there.
+    /// Operations that were due and given up, as nobody was there or their client was still busy with another.
     pub(crate) unsent: u64,
 }
 
@@ -154,6 +155,9 @@ impl Traffic {
             let audience = &mut self.audiences[seat.audience as usize];
             audience.admit(client);
             seat.since = audience.flight.next();
+            if audience.flight.is_unsettled(seat.since) {
+                seat.receiver.restart();
+            }
             self.due.push(seat.audience);
         }
     }
@@ -165,7 +169,7 @@ impl Traffic {
             return;
         }
         let audience = &mut self.audiences[seat.audience as usize];
-        for sequence in audience.flight.owed(seat.since, seat.receiver.expected()) {
+        for sequence in audience.flight.owed(seat.since, &seat.receiver) {
             audience.flight.resolve(sequence);
             self.abandoned += 1;
         }
@@ -219,25 +223,25 @@ impl Traffic {
             self.tally.foreign += 1;
             return true;
         };
-        let known = audience.flight.arrive(stamp.sequence);
+        let is_settled = !audience.flight.is_unsettled(seat.since);
+        let known = audience.flight.arrive(stamp.sequence, is_settled);
         let Known::Placed { place, first, due, sent } = known else {
-            self.past_or_never(seat, known);
+            self.past_or_never(client, seat, stamp.sequence, known);
             return true;
         };
-        match seat.receiver.record(place) {
-            Arrival::Next => {}
-            other => {
-                if !self.out_of_order(client, seat, place, other) {
-                    return true;
-                }
-            }
+        let arrival =
+            if is_settled { seat.receiver.record(place) } else { self.arrived_early(seat, stamp.sequence) };
+        let was_given_up = arrival == Arrival::Late;
+        if arrival != Arrival::Next && !self.out_of_order(client, seat, place, arrival) {
+            return true;
         }
         self.tally.deliveries += 1;
         if stamp.sequence < seat.since {
             // It comes to one who is just entering or leaving, or who did not read: nobody waited for it.
             return true;
         }
-        let last = self.audiences[stamp.audience as usize].flight.resolve(stamp.sequence);
+        let flight = &mut self.audiences[stamp.audience as usize].flight;
+        let last = !was_given_up && flight.resolve(stamp.sequence);
         let now = self.now();
         let (delay, service) = (now.saturating_sub(due), now.saturating_sub(sent));
         self.latencies.record(Kind::Delivery, delay);
@@ -257,6 +261,16 @@ impl Traffic {
             self.completed(stamp.audience);
         }
         true
+    }
+
+    /// The order is not known yet in which a message came that is for one who has just entered, or who does not read.
+    #[cold]
+    fn arrived_early(&mut self, seat: &mut Seat, sequence: u64) -> Arrival {
+        if !seat.receiver.note(sequence) {
+            return Arrival::Duplicate;
+        }
+        self.unverified += 1;
+        Arrival::Next
     }
 
     #[inline]
@@ -283,15 +297,20 @@ impl Traffic {
     #[cold]
     fn out_of_order(&mut self, client: u32, seat: &mut Seat, place: u64, arrival: Arrival) -> bool {
         match arrival {
-            Arrival::Next => {}
-            Arrival::Begin => {
-                let is_single = self.audiences[seat.audience as usize].flight.is_single();
-                if is_single && seat.is_owed() && place > seat.since {
-                    seat.receiver.missed(seat.since..place);
-                    self.passed_over(client, seat, &(seat.since..place));
+            Arrival::Begin if seat.is_owed() => {
+                let flight = &mut self.audiences[seat.audience as usize].flight;
+                let mut missed = flight.at_places(0..place, seat.since);
+                missed.retain(|(_, sequence)| !seat.receiver.has_noted(*sequence));
+                seat.receiver.missed(missed.iter().map(|(place, _)| *place));
+                if let Some(first) = missed.iter().map(|(place, _)| *place).min() {
+                    self.passed_over(client, seat, first..place, missed.len() as u64);
                 }
             }
-            Arrival::Ahead { lost } => self.passed_over(client, seat, &lost),
+            Arrival::Next | Arrival::Begin => {}
+            Arrival::Ahead { lost } => {
+                let missed = lost.end - lost.start;
+                self.passed_over(client, seat, lost, missed);
+            }
             Arrival::Late => self.tally.reordered += 1,
             Arrival::Duplicate => {
                 self.tally.duplicates += 1;
@@ -302,17 +321,16 @@ impl Traffic {
     }
 
     /// What was passed over is waited for no longer, so that a closed loop goes on.
-    fn passed_over(&mut self, client: u32, seat: &mut Seat, places: &Range<u64>) {
-        if let Some(announced) = self.announced.get_mut(&(client, seat.audience)) {
-            let missed = places.end - places.start;
-            if *announced >= missed {
-                *announced -= missed;
-                seat.receiver.forgive(places);
-            }
+    fn passed_over(&mut self, client: u32, seat: &mut Seat, places: Range<u64>, missed: u64) {
+        if let Some(announced) = self.announced.get_mut(&(client, seat.audience))
+            && *announced >= missed
+        {
+            *announced -= missed;
+            seat.receiver.forgive(&places);
         }
         let flight = &mut self.audiences[seat.audience as usize].flight;
-        for sequence in flight.at_places(places.clone()) {
-            if sequence >= seat.since {
+        for (_, sequence) in flight.at_places(places, seat.since) {
+            if !seat.receiver.has_noted(sequence) {
                 flight.resolve(sequence);
             }
         }
@@ -321,25 +339,26 @@ impl Traffic {
 
     /// A message that all others have had long ago, or that was never sent.
     #[cold]
-    fn past_or_never(&mut self, seat: &mut Seat, known: Known) {
-        let place = match known {
-            Known::Past { place } => place,
-            Known::Placed { .. } | Known::Never => {
-                self.tally.foreign += 1;
-                return;
-            }
+    fn past_or_never(&mut self, client: u32, seat: &mut Seat, sequence: u64, known: Known) {
+        let Known::Past { place } = known else {
+            self.tally.foreign += 1;
+            return;
         };
-        match place.map(|place| seat.receiver.record(place)) {
-            Some(Arrival::Duplicate) => {
-                self.tally.duplicates += 1;
+        if let Some(place) = place {
+            let arrival = seat.receiver.record(place);
+            if arrival != Arrival::Next && !self.out_of_order(client, seat, place, arrival) {
                 return;
             }
-            Some(Arrival::Late) => self.tally.reordered += 1,
-            Some(_) => {}
-            None => {
-                seat.receiver.restart();
-                self.unverified += 1;
-            }
+        } else if sequence < seat.since {
+            // It comes to one who did not read for a time, and whose place is not known.
+            seat.receiver.restart();
+            self.unverified += 1;
+        } else if seat.receiver.lost() == 0 {
+            // It was owed and is no longer: this one had it.
+            self.tally.duplicates += 1;
+            return;
+        } else {
+            self.unverified += 1;
         }
         self.tally.deliveries += 1;
     }
@@ -360,7 +379,7 @@ impl Traffic {
                 continue;
             }
             let flight = &mut self.audiences[seat.audience as usize].flight;
-            let owed = flight.owed(seat.since, seat.receiver.expected()).len() as u64;
+            let owed = flight.owed(seat.since, &seat.receiver).len() as u64;
             let named = self.announced.get_mut(&(client, seat.audience));
             let forgiven = named.map_or(0, |announced| {
                 let forgiven = owed.min(*announced);

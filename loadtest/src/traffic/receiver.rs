@@ -10,6 +10,8 @@ pub(crate) struct Receiver {
     /// The place that is expected next; 0 before the first message, and one more than the place after it.
     next: u64,
     missing: BTreeSet<u64>,
+    /// Sequences that came before places could be told.
+    early: BTreeSet<u64>,
 }
 
 /// What the arrival of one message says about the order of delivery.
@@ -34,7 +36,7 @@ impl Receiver {
     }
 
     /// Places before the first message that had been owed all the same.
-    pub(crate) fn missed(&mut self, places: std::ops::Range<u64>) {
+    pub(crate) fn missed(&mut self, places: impl IntoIterator<Item = u64>) {
         self.missing.extend(places);
     }
 
@@ -46,6 +48,16 @@ impl Receiver {
     /// What comes next is the first again, as after leaving and entering the room.
     pub(crate) fn restart(&mut self) {
         self.next = 0;
+        self.early.clear();
+    }
+
+    /// A message came whose place cannot be told; returns whether it is the first time.
+    pub(crate) fn note(&mut self, sequence: u64) -> bool {
+        self.early.insert(sequence)
+    }
+
+    pub(crate) fn has_noted(&self, sequence: u64) -> bool {
+        self.early.contains(&sequence)
     }
 
     /// How many were passed over and never arrived.

@@ -201,7 +201,6 @@ fn messages_of_several_publishers_must_come_in_one_order_to_all() {
     run.traffic.load.pace = Pace::Window(6);
     run.traffic.due.push(0);
     texts.extend(run.published());
-    assert!(!run.traffic.audiences[0].flight.is_single());
     let order = [3, 0, 4, 1, 5, 2];
     for index in order {
         run.deliver(0, &texts[index]);
@@ -224,6 +223,98 @@ fn messages_of_several_publishers_must_come_in_one_order_to_all() {
         run.deliver(1, &texts[index]);
     }
     assert_eq!(run.traffic.tally.reordered, 1, "the second member saw another order");
+}
+
+#[test]
+fn one_that_enters_among_several_publishers_is_owed_the_first_message_as_well() {
+    let load = Load { pace: Pace::Window(1), publishers: Share::Count(2), ..Load::default() };
+    let mut run = Run::new(Layout { clients: 2, rooms: 1, ..Layout::default() }, load);
+    let second = run.learn();
+    run.traffic.load.pace = Pace::Window(2);
+    run.traffic.due.push(0);
+    let third = run.published();
+    let mut newcomer = [Seat::new(0)];
+    run.traffic.admit(7, &mut newcomer[0]);
+    run.traffic.load.pace = Pace::Window(4);
+    run.traffic.due.push(0);
+    let last = run.published();
+    for text in second.iter().chain(&third).chain(&last) {
+        run.deliver_to_all(text);
+    }
+    assert!(run.traffic.deliver(7, &mut newcomer, &last[1]));
+    assert_eq!((run.traffic.outstanding(), run.traffic.settle(7, &mut newcomer), run.lost()), (0, 1, 0));
+}
+
+#[test]
+fn one_who_has_just_entered_does_not_settle_the_order_of_what_was_sent_before() {
+    let load = Load { pace: Pace::Window(1), publishers: Share::Count(2), ..Load::default() };
+    let mut run = Run::new(Layout { clients: 2, rooms: 1, ..Layout::default() }, load);
+    let before = run.learn();
+    run.traffic.load.pace = Pace::Window(2);
+    run.traffic.due.push(0);
+    let other = run.published();
+    let mut newcomer = [Seat::new(0)];
+    run.traffic.admit(7, &mut newcomer[0]);
+    run.traffic.load.pace = Pace::Window(3);
+    run.traffic.due.push(0);
+    let after = run.published();
+    assert!(run.traffic.deliver(7, &mut newcomer, &after[0]));
+    for text in before.iter().chain(&other).chain(&after) {
+        run.deliver_to_all(text);
+    }
+    let tally = run.traffic.tally;
+    assert_eq!((tally.reordered, tally.duplicates, run.lost()), (0, 0, 0));
+    assert_eq!((run.traffic.settle(7, &mut newcomer), run.traffic.unverified), (0, 1));
+}
+
+#[test]
+fn a_late_message_does_not_stand_for_one_that_another_member_never_gets() {
+    let mut run = Run::room_of(2, 2);
+    let texts = run.learn();
+    for index in [1, 0] {
+        run.deliver(0, &texts[index]);
+    }
+    assert_eq!((run.traffic.outstanding(), run.traffic.tally.reordered), (2, 1));
+    assert_eq!(run.lost(), 2, "the second member got neither");
+}
+
+#[test]
+fn a_gap_forgives_what_is_missing_for_one_who_reads_again_when_all_others_are_done() {
+    let mut run = Run::room_of(2, 1);
+    let second = run.learn();
+    run.deliver_to_all(&second[0]);
+    run.traffic.dismiss(1, &mut run.seats[1][0]);
+    let mut missed = Vec::new();
+    for _ in 0..100 {
+        missed.extend(run.published());
+        run.deliver(0, &missed[missed.len() - 1]);
+    }
+    run.traffic.admit(1, &mut run.seats[1][0]);
+    run.deliver(1, &missed[0]);
+    run.traffic.gap(1, 0, 50);
+    for text in &missed[51..] {
+        run.deliver(1, text);
+    }
+    assert_eq!((run.lost(), run.traffic.false_gaps()), (0, 0));
+}
+
+#[test]
+fn a_message_that_came_twice_is_found_also_among_several_publishers_and_long_after() {
+    let load = Load { pace: Pace::Window(1), publishers: Share::Count(2), ..Load::default() };
+    let mut run = Run::new(Layout { clients: 2, rooms: 1, ..Layout::default() }, load);
+    let second = run.learn();
+    run.traffic.load.pace = Pace::Window(2);
+    run.traffic.due.push(0);
+    let third = run.published();
+    run.deliver_to_all(&second[0]);
+    run.deliver_to_all(&third[0]);
+    for _ in 0..100 {
+        for text in run.published() {
+            run.deliver_to_all(&text);
+        }
+    }
+    run.deliver(1, &second[0]);
+    assert_eq!((run.traffic.tally.duplicates, run.traffic.unverified, run.lost()), (1, 0, 0));
 }
 
 #[test]
