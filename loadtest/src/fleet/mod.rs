@@ -35,6 +35,8 @@ use socket::Sources;
 /// No frame of a run is longer than this.
 const SCRATCH_BYTES: usize = 256 * 1024;
 const EVENTS: usize = 1024;
+/// Messages that go out before sockets are read again: an open loop that asks too much must not make the load test deaf.
+const SENDS_PER_EVENT: usize = 16;
 /// A client whose server takes no more than this is cut off: the run would only measure its own memory.
 const OUTBOUND_BYTES_MAX: usize = 16 * 1024 * 1024;
 const TIMER: Token = Token(usize::MAX);
@@ -77,6 +79,8 @@ pub(crate) struct Fleet {
     scratch: Vec<u8>,
     events: Events,
     frames: Vec<u8>,
+    /// More is due than one event may send.
+    more_due: bool,
     clients: Vec<Client>,
     pub(crate) traffic: Traffic,
     pub(crate) troubles: Troubles,
@@ -130,6 +134,7 @@ impl Fleet {
             scratch: vec![0; SCRATCH_BYTES],
             events: Events::with_capacity(EVENTS),
             frames: Vec::new(),
+            more_due: false,
             clients,
             traffic,
             troubles: Troubles::default(),
@@ -185,9 +190,9 @@ impl Fleet {
     ///
     /// When the machine gives no more sockets or the poller fails.
     pub(crate) fn turn(&mut self, until: u64) -> Result<()> {
-        self.publish();
         self.churn_some();
         self.connect_some()?;
+        self.publish();
         self.wait(until)?;
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -204,10 +209,15 @@ impl Fleet {
         Ok(())
     }
 
-    /// Does what the traffic has due.
+    /// Does what the traffic has due, as far as one turn may.
     fn publish(&mut self) {
         let mut frames = std::mem::take(&mut self.frames);
-        while let Some(due) = self.traffic.next_due(&mut frames) {
+        self.more_due = true;
+        for _ in 0..SENDS_PER_EVENT {
+            let Some(due) = self.traffic.next_due(&mut frames) else {
+                self.more_due = false;
+                break;
+            };
             match due {
                 Due::Send(publisher) => self.send(publisher as usize, &frames),
                 Due::Ask(client, operation) => self.ask(client as usize, operation),
@@ -224,7 +234,7 @@ impl Fleet {
             self.next_connect(),
             self.waiting.peek().map(|Reverse((at, _))| *at),
         ];
-        let next = moments.into_iter().flatten().fold(until, u64::min);
+        let next = if self.more_due { 0 } else { moments.into_iter().flatten().fold(until, u64::min) };
         let left = Duration::from_nanos(next.saturating_sub(self.clock.nanos()));
         if !left.is_zero() {
             // The poller itself counts in milliseconds, which would make a load test late.
