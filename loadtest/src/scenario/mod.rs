@@ -241,11 +241,12 @@ impl Phase {
             "`rate` (open loop) and `window` (closed loop) exclude each other"
         );
         ensure!(
-            self.rate.is_none_or(|rate| rate > 0.0 && rate <= 1e7),
-            "`rate` must be above 0, at most 10 million"
+            [self.rate, self.churn, self.connect_rate]
+                .iter()
+                .flatten()
+                .all(|rate| *rate > 0.0 && *rate <= 1e7),
+            "`rate`, `churn` and `connect_rate` must be above 0, at most 10 million"
         );
-        ensure!(self.churn.is_none_or(|rate| rate > 0.0), "`churn` must be above 0");
-        ensure!(self.connect_rate.is_none_or(|rate| rate > 0.0), "`connect_rate` must be above 0");
         ensure!(
             self.window.is_none_or(|window| (1..=65_536).contains(&window)),
             "`window` must be from 1 to 65536"
@@ -256,13 +257,35 @@ impl Phase {
         );
         ensure!(!self.ramp || self.connect_rate.is_none(), "`ramp` and `connect_rate` exclude each other");
         ensure!(
-            self.duration.is_some() || self.connections.is_some() || self.cut.is_some(),
-            "it has neither `duration` nor `connections`, so it would be over at once"
+            self.duration.is_some_and(|duration| !duration.is_zero())
+                || self.connections.is_some()
+                || self.cut.is_some(),
+            "it has neither a `duration` above 0 nor `connections`, so it would be over at once"
         );
-        ensure!(self.payload.iter().all(|(size, _)| *size <= 16 << 20), "`payload` must be at most 16 MiB");
-        let sends_to_rooms = self.mix.is_empty() || self.mix.contains_key(&Operation::Message);
-        if rooms == 0 && sends_to_rooms && self.pace() != Pace::Quiet {
-            bail!("it sends messages to rooms, and `rooms.count` is 0");
+        ensure!(
+            self.payload.iter().all(|(size, _)| *size <= PAYLOAD_MAX),
+            "`payload` must be at most {PAYLOAD_MAX} bytes"
+        );
+        let mix: u64 = self.mix.values().copied().map(u64::from).sum();
+        let payload: u64 = self.payload.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let weights = 1..=u64::from(u32::MAX);
+        ensure!(
+            (self.mix.is_empty() || weights.contains(&mix))
+                && (self.payload.is_empty() || weights.contains(&payload)),
+            "the weights in `mix` and in `payload` must have a sum above 0 that fits into 32 bits"
+        );
+        if self.pace() == Pace::Quiet {
+            return Ok(());
+        }
+        ensure!(
+            !matches!(self.publishers, Some(none) if none.of(u32::MAX) == 0),
+            "`publishers` must be above 0: without a `rate` and a `window` nobody publishes"
+        );
+        let is_for_rooms = |operation: &Operation| {
+            matches!(operation, Operation::Message | Operation::Rejoin | Operation::Presence)
+        };
+        if rooms == 0 && (self.mix.is_empty() || self.mix.keys().any(is_for_rooms)) {
+            bail!("it needs rooms for its messages, and `rooms.count` is 0");
         }
         if self.window.is_some()
             && !self.mix.is_empty()
@@ -299,6 +322,9 @@ impl Phase {
         self.cut.unwrap_or(Share::NONE)
     }
 }
+
+/// The longest message that a client of this load test reads in one frame, with room for what the server adds.
+const PAYLOAD_MAX: u32 = 250_000;
 
 fn fanfare() -> String {
     "fanfare".to_owned()
@@ -367,6 +393,11 @@ mod tests {
             ("window = 0", "window"),
             ("rate = 0.0", "rate"),
             ("mix = { ping = 1 }\nwindow = 2", "mix"),
+            ("mix = { ping = 0 }\nrate = 1", "mix"),
+            ("payload = [[128, 4000000000], [256, 4000000000]]", "payload"),
+            ("payload = 1000000", "payload"),
+            ("churn = inf", "churn"),
+            ("publishers = 0\nrate = 1", "publishers"),
         ] {
             let error = format!("{:#}", scenario(&format!("{SMALL}{line}\n")).unwrap_err());
             assert!(error.contains(key) && error.contains("\"a\""), "{error}");
@@ -374,6 +405,8 @@ mod tests {
         assert!(scenario(&format!("rooms.count = 11\n{SMALL}")).is_err());
         assert!(scenario(&format!("{SMALL}rat = 1.0\n")).unwrap_err().to_string().contains("rat"));
         assert!(scenario("name = 'x'\nphases = []\n").is_err());
+        assert!(scenario(&format!("{SMALL}[[phases]]\nname = 'b'\nduration = 0\nrate = 1\n")).is_err());
+        assert!(scenario(&format!("rooms.count = 0\n{SMALL}rate = 1\nmix = {{ presence = 1 }}\n")).is_err());
     }
 
     #[test]
