@@ -65,12 +65,16 @@ fn execute(run: &Run) -> Result<u8> {
     signal_hook::flag::register_conditional_shutdown(SIGINT, INTERRUPTED.into(), Arc::clone(&interrupted))?;
     signal_hook::flag::register(SIGINT, Arc::clone(&interrupted))?;
     let options = options(run, Arc::clone(&interrupted))?;
+    if let Some(directory) = &run.output.output {
+        Outcome::prepare(directory)?;
+    }
     let (mut outcome, log) = run::run(&scenario, &options)?;
     outcome.thresholds = run.output.threshold.iter().map(|threshold| threshold.judge(&outcome)).collect();
+    let written = run.output.output.as_deref().map_or(Ok(()), |directory| {
+        outcome.write_to(directory, &log.map(HdrLog::into_bytes).unwrap_or_default())
+    });
     tell(&run.output, &outcome)?;
-    if let Some(directory) = &run.output.output {
-        outcome.write_to(directory, &log.map(HdrLog::into_bytes).unwrap_or_default())?;
-    }
+    written?;
     Ok(if interrupted.load(Ordering::Relaxed) {
         INTERRUPTED
     } else if !outcome.ok {
@@ -172,9 +176,10 @@ fn list_presets() -> Result<u8> {
 
 fn say(text: &str) -> Result<u8> {
     let mut out = io::stdout();
-    out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
+    let line_break: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(line_break)) {
+        // Who reads only the head of it has what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        written => Ok(written.map(|()| 0)?),
     }
-    Ok(0)
 }

@@ -59,6 +59,16 @@ impl Outcome {
         serde_json::to_string_pretty(&finite).context("cannot write the result as JSON")
     }
 
+    /// Makes the directory that [`Self::write_to`] will write into, before a run that would be in vain.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made.
+    pub(crate) fn prepare(directory: &Path) -> Result<()> {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create the directory {}", directory.display()))
+    }
+
     /// Writes `result.json`, `report.html` and `latency.hlog` (the bytes of an [`HdrLog`]) into a directory, which is
     /// created if need be.
     ///
@@ -66,8 +76,7 @@ impl Outcome {
     ///
     /// If one cannot be written; those before it then stand.
     pub(crate) fn write_to(&self, directory: &Path, latency_log: &[u8]) -> Result<()> {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("cannot create the directory {}", directory.display()))?;
+        Self::prepare(directory)?;
         let json = self.to_json()?;
         let page = html(self);
         let files = [
