@@ -88,6 +88,15 @@ impl Client {
         }
     }
 
+    /// Whether the server owes it an answer.
+    pub(crate) fn is_waiting(&self) -> bool {
+        match self.stage {
+            Stage::Absent => false,
+            Stage::Ready => self.awaited != Awaited::Nothing || !self.joining.is_empty(),
+            Stage::Connecting | Stage::Upgrading | Stage::Joining | Stage::Closing => true,
+        }
+    }
+
     /// Forgets everything of the connection that has ended.
     pub(crate) fn reset(&mut self) {
         self.stream = None;

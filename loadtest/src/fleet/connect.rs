@@ -67,6 +67,14 @@ impl Fleet {
         self.connects.as_ref().filter(|_| is_waited_for).map(Schedule::next)
     }
 
+    /// Whether nothing is being opened, and the next connection is due only later, as planned or as the server has
+    /// advised.
+    pub(crate) fn is_opening_later(&self, now: u64) -> bool {
+        let returning = self.waiting.peek().map(|Reverse((at, _))| *at);
+        let next = [self.next_connect(), returning].into_iter().flatten().min();
+        self.opening == 0 && next.is_some_and(|at| at > now + (BACKOFF << BACKOFF_DOUBLINGS))
+    }
+
     /// Opens connections as far as pace and patience allow.
     pub(super) fn connect_some(&mut self) -> Result<()> {
         let now = self.clock.nanos();
@@ -89,7 +97,12 @@ impl Fleet {
             if number == self.begun {
                 self.begun += 1;
             }
-            self.open(number, now)?;
+            if self.clients[number].stage == Stage::Absent {
+                self.open(number, now)?;
+            } else {
+                // It is still saying goodbye.
+                self.clients[number].returns = true;
+            }
         }
         Ok(())
     }

@@ -163,9 +163,15 @@ impl Fleet {
         self.ready() - self.paused.len()
     }
 
-    /// Whether a connection is being opened.
-    pub(crate) fn is_opening(&self) -> bool {
-        self.opening > 0
+    /// Clients that wait for an answer: to their connection, to a request, or to their Close.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.clients.iter().filter(|client| client.is_waiting()).count()
+    }
+
+    /// Whether nobody is connected any more, or will be.
+    pub(crate) fn is_deserted(&self) -> bool {
+        let is_absent = |client: &Client| client.stage == Stage::Absent;
+        self.goal > 0 && self.ready() == 0 && self.is_complete() && self.clients.iter().all(is_absent)
     }
 
     /// Clients that should be connected.

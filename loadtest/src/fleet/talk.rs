@@ -267,6 +267,10 @@ impl Fleet {
                 self.ready_now(number);
             }
         } else if client.stage == Stage::Ready {
+            if self.dialect.leave.as_ref().is_some_and(|leave| leave.answer.is_none()) {
+                // Where it was left is not known: what came until this answer does not count.
+                client.seats[seat].receiver.restart();
+            }
             self.traffic.admit(id, &mut client.seats[seat]);
         }
     }

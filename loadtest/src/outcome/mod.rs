@@ -104,6 +104,9 @@ pub(crate) struct Faults {
     pub(crate) ended: u64,
     /// Messages that could not be understood.
     pub(crate) surprises: u64,
+    /// Requests to connect, to enter, to leave, to close, or others, that had no answer at the end.
+    #[serde(default)]
+    pub(crate) unanswered: u64,
     /// Examples in words.
     pub(crate) remarks: Vec<String>,
 }
@@ -230,7 +233,7 @@ impl Faults {
     }
 
     /// The counts by name, in the order in which they are told.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 8] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 9] {
         [
             ("lost", self.lost),
             ("duplicates", self.duplicates),
@@ -240,6 +243,7 @@ impl Faults {
             ("refused", self.refused),
             ("ended", self.ended),
             ("surprises", self.surprises),
+            ("unanswered", self.unanswered),
         ]
     }
 }

@@ -14,6 +14,8 @@ use crate::tally::Tally;
 const BUSY: f64 = 0.9;
 /// An open loop whose messages go out later than this, in one of a hundred, measures itself.
 const LATE_US: f64 = 5_000.0;
+/// A client that is late by more than this in one of a hundred adds to what it measures.
+const CALM_US: f64 = 1_000.0;
 /// An open loop that sends less than this share of what it should is no longer one.
 const ACHIEVED_PERCENT: f64 = 98.0;
 /// Fewer new connections tell nothing of the memory of one.
@@ -23,11 +25,14 @@ const CONNECTIONS_FOR_MEMORY: u64 = 100;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Snapshot {
     pub(super) at: u64,
+    /// For how long before nothing was done.
+    pub(super) rested: u64,
     pub(super) tally: Tally,
     pub(super) connections: u64,
     pub(super) client_cpu: f64,
     /// CPU seconds and resident bytes.
     pub(super) server: Option<(f64, f64)>,
+    /// Operations that were due and not done.
     pub(super) unsent: u64,
 }
 
@@ -48,7 +53,7 @@ struct Sums {
     /// Of the phases that only connect.
     connecting_cpu: Option<f64>,
     asked: f64,
-    achieved: u64,
+    unsent: f64,
 }
 
 /// The account of the run.
@@ -127,7 +132,10 @@ impl Account {
         }
         if opened > 0 {
             put("opened", count(opened));
-            put("connects_per_second", count(opened) / passed);
+            put(
+                "connects_per_second",
+                count(opened) / seconds(after.at - before.at - after.rested).max(1e-9),
+            );
         }
         put("sent_bytes_per_second", count(since(|tally| tally.wire_sent)) / passed);
         put("received_bytes_per_second", count(since(|tally| tally.wire_received)) / passed);
@@ -142,7 +150,7 @@ impl Account {
         }
         if let Some(rate) = phase.rate {
             put("asked_per_second", rate);
-            put("unsent", count(after.unsent - before.unsent));
+            put("unsent", f64::max(count(after.unsent) - count(before.unsent), 0.0));
         }
         self.judge_client(phase, &figures, client_cpu / passed);
         self.rest_and_readers(phase, after, (reading, deliveries, passed));
@@ -207,7 +215,7 @@ impl Account {
         if is_quiet {
             if opened > 0 {
                 sums.opened += opened;
-                sums.opening_seconds += passed - seconds(super::SETTLE).min(passed / 2.0);
+                sums.opening_seconds += passed - seconds(after.rested);
                 add(&mut sums.connecting_cpu, server_cpu);
             }
         } else {
@@ -216,9 +224,8 @@ impl Account {
         }
         if let Some(rate) = phase.rate {
             sums.asked += rate * passed;
-            let asks = count(published);
-            sums.achieved += published;
-            debug_assert!(asks >= 0.0, "counts do not fall");
+            // What one phase left behind the next may have made up for.
+            sums.unsent += count(after.unsent) - count(before.unsent);
         }
     }
 
@@ -226,7 +233,9 @@ impl Account {
     pub(super) fn is_paced(&self, fleet: &Fleet, scenario: &Scenario) -> bool {
         let with_messages = |phase: &&Phase| phase.rate.is_some() || phase.window.is_some();
         let calm = |phase: &Phase| is_open_loop(phase) && phase.slow_readers.is_none() && phase.cut.is_none();
+        let lag = fleet.traffic.latencies.figures().get("lag_p99_us").copied();
         scenario.phases.iter().filter(with_messages).all(calm)
+            && lag.is_some_and(|lag| lag < CALM_US)
             && !self.was_busy
             && !self.was_late
             && fleet.traffic.unsent == 0
@@ -246,6 +255,7 @@ impl Account {
             refused: troubles.refused,
             ended: troubles.ended,
             surprises: troubles.surprises,
+            unanswered: fleet.unanswered() as u64,
             remarks: troubles.remarks(),
         }
     }
@@ -269,8 +279,7 @@ impl Account {
         }
         let mut was_short = false;
         if sums.asked > 0.0 {
-            let sent = sums.asked - count(fleet.traffic.unsent);
-            let achieved = (sent / sums.asked * 100.0).clamp(0.0, 100.0);
+            let achieved = ((sums.asked - sums.unsent) / sums.asked * 100.0).clamp(0.0, 100.0);
             was_short = achieved < ACHIEVED_PERCENT;
             put("asked_per_second", sums.asked / sums.busy_seconds.max(1e-9));
             put("achieved_percent", achieved);
@@ -297,8 +306,9 @@ impl Account {
         if let (Some(cpu), true) = (sums.connecting_cpu, sums.opened > 0) {
             put("server_cpu_us_per_connect", cpu * 1e6 / count(sums.opened));
         }
-        let fewest = self.at_rest.iter().min_by_key(|(connections, _)| *connections);
-        let most = self.at_rest.iter().rev().max_by_key(|(connections, _)| *connections);
+        // Of several readings with as many connections the last: what opening them took is free again.
+        let fewest = self.at_rest.iter().rev().min_by_key(|(connections, _)| *connections);
+        let most = self.at_rest.iter().max_by_key(|(connections, _)| *connections);
         if let (Some(fewest), Some(most)) = (fewest, most)
             && most.0 >= fewest.0 + CONNECTIONS_FOR_MEMORY
         {
@@ -321,11 +331,10 @@ impl Account {
             return Some(count(sums.opened) / sums.opening_seconds.max(1e-9));
         }
         let is_opening = |phase: &&outcome::Phase| !phase.figures.contains_key("published");
-        let opening = self
-            .phases
-            .iter()
-            .filter(is_opening)
-            .filter_map(|phase| Some((phase.figures.get("opened")?, phase.figures.get("seconds")?)));
+        let opening = self.phases.iter().filter(is_opening).filter_map(|phase| {
+            let opened = phase.figures.get("opened")?;
+            Some((opened, opened / phase.figures.get("connects_per_second")?))
+        });
         let (opened, passed) =
             opening.fold((0.0, 0.0), |(opened, passed), (more, seconds)| (opened + more, passed + seconds));
         (opened > 0.0).then(|| opened / f64::max(passed, 1e-9))

@@ -72,6 +72,10 @@ struct Run<'a> {
     account: Account,
     last_sample: Snapshot,
     next_sample: u64,
+    /// Until when the latencies are in the log.
+    logged: u64,
+    /// When the last phase ended, after which the load test sends nothing.
+    idle_since: u64,
 }
 
 impl<'a> Run<'a> {
@@ -122,21 +126,25 @@ impl<'a> Run<'a> {
             account: Account::default(),
             last_sample,
             next_sample: clock.nanos() + INTERVAL,
+            logged: 0,
+            idle_since: clock.nanos(),
         })
     }
 
     fn phases(&mut self) -> Result<()> {
-        for phase in &self.scenario.phases {
-            self.phase(phase).with_context(|| format!("phase {:?}", phase.name))?;
+        let phases = &self.scenario.phases;
+        for (number, phase) in phases.iter().enumerate() {
+            let is_followed = phases.get(number + 1).is_some_and(|next| next.load().pace != Pace::Quiet);
+            self.phase(phase, is_followed).with_context(|| format!("phase {:?}", phase.name))?;
         }
         Ok(())
     }
 
-    /// Carries out one phase. Its account is kept also when it fails.
-    fn phase(&mut self, phase: &Phase) -> Result<()> {
-        let pause = self.clock.nanos();
-        let before = self.snapshot()?;
-        self.fleet.traffic.postpone(self.clock.nanos() - pause);
+    /// Carries out one phase; `is_followed` by one with messages. Its account is kept also when it fails.
+    fn phase(&mut self, phase: &Phase, is_followed: bool) -> Result<()> {
+        let mut before = self.snapshot()?;
+        before.server = self.server()?;
+        self.fleet.traffic.postpone(self.clock.nanos() - self.idle_since);
         self.progress.phase(&phase.name, phase.duration);
         let connections = phase.connections.map_or(self.fleet.goal(), |count| count as usize);
         let ramp = phase.duration.filter(|_| phase.ramp).map(|duration| {
@@ -151,16 +159,26 @@ impl<'a> Run<'a> {
         let cut = phase.cut().of(u32::try_from(self.fleet.ready()).unwrap_or(u32::MAX)) as usize;
         self.fleet.cut(cut);
         let served = self.serve_phase(phase);
+        self.idle_since = self.clock.nanos();
         let reading = self.fleet.reading();
-        self.fleet.resume();
         self.fleet.churn(None, false);
-        let after = self.snapshot()?;
+        let mut after = self.snapshot()?;
+        let metered = self.server();
+        after.server = metered.as_ref().ok().copied().flatten();
+        // What has piled up for those that did not read is no part of what the phase brought.
+        self.fleet.resume();
+        if !is_followed && served.is_ok() {
+            // The slowest messages count as well.
+            self.fleet.traffic.begin(Load::default());
+            self.wait_for_the_last()?;
+        }
+        self.write_log(self.clock.nanos())?;
         let latencies = self.fleet.traffic.latencies.end_phase(phase.measured);
         self.account.phase(phase, (&before, &after), reading, latencies);
         if let Ok(Some(back)) = &served {
             self.account.back(*back);
         }
-        served.map(|_| ())
+        served.and(metered).map(|_| ())
     }
 
     /// Serves until the phase is over; returns after how long all that were cut off were back.
@@ -171,7 +189,7 @@ impl<'a> Run<'a> {
         let mut back = None;
         // Whoever is lost once everybody was there is a fault, but is not waited for.
         let mut waits = phase.connections.is_some() || phase.cut.is_some();
-        let mut moved = (begin, self.progress_mark());
+        let mut moved = (begin, self.progress_mark(waits));
         let mut next_check = begin;
         loop {
             let now = self.clock.nanos();
@@ -198,8 +216,9 @@ impl<'a> Run<'a> {
     }
 
     /// What changes while things move.
-    fn progress_mark(&self) -> (u64, usize) {
-        (self.fleet.traffic.tally.deliveries + self.fleet.traffic.tally.opened, self.fleet.ready())
+    fn progress_mark(&self, connecting: bool) -> (u64, usize) {
+        let tally = &self.fleet.traffic.tally;
+        (if connecting { tally.opened } else { tally.deliveries }, self.fleet.ready())
     }
 
     /// # Errors
@@ -211,14 +230,21 @@ impl<'a> Run<'a> {
             let reason = fleet.troubles.remarks().pop().unwrap_or_default();
             bail!("a connection ended when {} of {} were open: {reason}", fleet.ready(), fleet.goal());
         }
-        let mark = self.progress_mark();
+        if fleet.is_deserted() {
+            let reason = fleet.troubles.remarks().pop().unwrap_or_default();
+            bail!("no connection is left: {reason}");
+        }
+        let mark = self.progress_mark(connecting);
         // A slow rate of connections or messages is no stall.
-        let waits = connecting && !fleet.is_opening() || !connecting && fleet.traffic.outstanding() == 0;
+        let waits = if connecting { fleet.is_opening_later(now) } else { fleet.traffic.outstanding() == 0 };
         if mark != moved.1 || waits {
             *moved = (now, mark);
         } else if now - moved.0 > STALL {
             if connecting {
-                bail!("no answer for 10 s when {} of {} connections were open", fleet.ready(), fleet.goal());
+                let last = fleet.troubles.remarks().pop();
+                let reason = last.unwrap_or_else(|| "the server says nothing".to_owned());
+                let (ready, goal) = (fleet.ready(), fleet.goal());
+                bail!("no answer for 10 s when {ready} of {goal} connections were open: {reason}");
             }
             let hint = if fleet.traffic.tally.deliveries == 0 {
                 ": does the server do at this URL what the dialect says?"
@@ -233,28 +259,31 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The state of things; at rest, once the server has had the time to come to rest.
+    /// The state of things but for the server; at rest, once that has had the time to come to rest.
     fn snapshot(&mut self) -> Result<Snapshot> {
+        let begin = self.clock.nanos();
         if self.fleet.traffic.is_quiet() && self.fleet.ready() > 0 {
-            let until = self.clock.nanos() + SETTLE;
+            let until = begin + SETTLE;
             while self.clock.nanos() < until && !self.options.interrupted.load(Ordering::Relaxed) {
                 self.fleet.turn(until)?;
             }
         }
+        let at = self.clock.nanos();
         Ok(Snapshot {
-            at: self.clock.nanos(),
+            at,
+            rested: at - begin,
             tally: self.fleet.traffic.tally,
             connections: self.fleet.ready() as u64,
             client_cpu: own_cpu()?,
-            server: self
-                .options
-                .meter
-                .as_ref()
-                .map(Meter::read)
-                .transpose()?
-                .map(|reading| (reading.cpu, reading.resident)),
-            unsent: self.fleet.traffic.unsent,
+            server: None,
+            unsent: self.fleet.traffic.unsent(at),
         })
+    }
+
+    /// CPU seconds and resident bytes of the server.
+    fn server(&self) -> Result<Option<(f64, f64)>> {
+        let reading = self.options.meter.as_ref().map(Meter::read).transpose()?;
+        Ok(reading.map(|reading| (reading.cpu, reading.resident)))
     }
 
     fn sample(&mut self, now: u64) -> Result<()> {
@@ -266,7 +295,7 @@ impl<'a> Run<'a> {
             connections: self.fleet.ready() as u64,
             client_cpu: own_cpu()?,
             server: last.server,
-            unsent: 0,
+            ..Snapshot::default()
         };
         let seconds = seconds(now - last.at).max(1e-9);
         let measured = self.sampler.as_mut().and_then(Sampler::try_latest);
@@ -298,7 +327,8 @@ impl<'a> Run<'a> {
     }
 
     fn write_log(&mut self, now: u64) -> Result<()> {
-        let (begin, end) = (Duration::from_nanos(self.last_sample.at), Duration::from_nanos(now));
+        let begin = Duration::from_nanos(std::mem::replace(&mut self.logged, now));
+        let end = Duration::from_nanos(now);
         if let Some(log) = &mut self.log {
             for kind in Kind::ALL {
                 let histogram = self.fleet.traffic.latencies.of_interval(kind);
@@ -314,9 +344,10 @@ impl<'a> Run<'a> {
     fn finish(mut self, failure: Option<anyhow::Error>) -> (Outcome, Option<HdrLog>) {
         let mut failure = failure;
         self.fleet.traffic.begin(Load::default());
-        if let Err(error) = self.wait_for_the_last() {
+        if let Err(error) = self.wait_for_the_last().and_then(|()| self.write_log(self.clock.nanos())) {
             failure = failure.or(Some(error));
         }
+        self.fleet.traffic.latencies.end_phase(false);
         self.progress.end();
         let counted = if failure.is_some() { Ok(None) } else { self.audit() };
         let (audit, error) = match counted {
@@ -366,14 +397,13 @@ impl<'a> Run<'a> {
 
     fn wait_for_the_last(&mut self) -> Result<()> {
         let until = self.clock.nanos() + LAST_WAIT;
-        while self.fleet.traffic.outstanding() > 0 || self.fleet.is_opening() {
+        while self.fleet.traffic.outstanding() > 0 || self.fleet.unanswered() > 0 {
             let now = self.clock.nanos();
-            if now >= until || self.options.interrupted.load(Ordering::Relaxed) {
+            if now >= until {
                 break;
             }
             self.fleet.turn(until.min(now + INTERVAL / 10))?;
         }
-        self.fleet.traffic.latencies.end_phase(false);
         Ok(())
     }
 

@@ -55,6 +55,11 @@ impl Traffic {
         }
     }
 
+    /// Messages that were due until now and were not sent.
+    pub(crate) fn unsent(&self, now: u64) -> u64 {
+        self.unsent + self.schedule.as_ref().map_or(0, |schedule| schedule.behind(now))
+    }
+
     /// When something is due next, in an open loop.
     pub(crate) fn next_moment(&self) -> Option<u64> {
         self.schedule.as_ref().map(Schedule::next)

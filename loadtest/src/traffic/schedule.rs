@@ -42,6 +42,14 @@ impl Schedule {
         self.next += nanos;
     }
 
+    /// About how many moments have come that nobody has taken.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative, below 2^63")]
+    pub(crate) fn behind(&self, now: u64) -> u64 {
+        let late = now.checked_sub(self.next());
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 104 days")]
+        late.map_or(0, |late| (late as f64 / self.interval) as u64 + 1)
+    }
+
     /// Takes one moment that has come; call it until `None`.
     pub(crate) fn take(&mut self, now: u64, random: &mut fastrand::Rng) -> Option<u64> {
         let due = self.next();
@@ -71,6 +79,16 @@ mod tests {
     fn a_stall_makes_up_all_that_was_due_meanwhile() {
         let late = moments(Arrivals::Constant, 1, 5_999_999_999);
         assert_eq!((late.len(), late[0], late[1]), (1000, 5_000_000_000, 5_001_000_000));
+    }
+
+    #[test]
+    fn what_nobody_has_taken_is_known() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut schedule = Schedule::new(1000.0, Arrivals::Constant, 5_000_000_000);
+        let behind = [4, 5, 6].map(|seconds| schedule.behind(seconds * 1_000_000_000));
+        assert_eq!(behind, [0, 1, 1001]);
+        schedule.take(6_000_000_000, &mut random);
+        assert_eq!(schedule.behind(6_000_000_000), 1000);
     }
 
     #[test]
