@@ -9,6 +9,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::traffic::load::Operation;
+
 pub(crate) use template::{Template, Values};
 
 const BUILT_IN: [(&str, &str); 2] =
@@ -163,6 +165,18 @@ impl Dialect {
         Ok(dialect)
     }
 
+    /// Whether there are words for an operation.
+    pub(crate) fn speaks(&self, operation: Operation) -> bool {
+        match operation {
+            Operation::Message | Operation::Echo => true,
+            Operation::Direct => self.direct.is_some(),
+            Operation::Everyone => self.everyone.is_some() || !self.has_rooms(),
+            Operation::Ping => self.ping.is_some(),
+            Operation::Presence => self.presence.is_some(),
+            Operation::Rejoin => self.leave.is_some() && self.join.is_some(),
+        }
+    }
+
     /// Whether rooms are told apart at all: else everybody gets everything.
     pub(crate) fn has_rooms(&self) -> bool {
         self.join.is_some() || self.path.as_ref().is_some_and(Template::names_a_room)
@@ -180,7 +194,10 @@ mod tests {
         }
         let fanfare = Dialect::load("fanfare").unwrap();
         assert!(fanfare.has_rooms() && fanfare.typed);
-        assert!(!Dialect::load("plain").unwrap().has_rooms());
+        let plain = Dialect::load("plain").unwrap();
+        assert!(!plain.has_rooms());
+        let both = |operation| [fanfare.speaks(operation), plain.speaks(operation)];
+        assert_eq!([Operation::Direct, Operation::Echo].map(both), [[true, false], [true, true]]);
     }
 
     #[test]

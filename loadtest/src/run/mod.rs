@@ -88,6 +88,11 @@ impl<'a> Run<'a> {
         if layout.rooms > 1 && !dialect.has_rooms() {
             bail!("the dialect {} has no rooms: everybody gets everything", dialect.name);
         }
+        let asked = scenario.phases.iter().flat_map(|phase| phase.mix.keys());
+        if let Some(unknown) = asked.copied().find(|operation| !dialect.speaks(*operation)) {
+            let unknown = format!("{unknown:?}").to_lowercase();
+            bail!("the dialect {} has no words for `{unknown}`, which is in the mix", dialect.name);
+        }
         let targets: Result<Vec<Target>> = scenario
             .targets
             .iter()
