@@ -80,7 +80,7 @@ pub(crate) struct Run {
 }
 
 /// The shape of a preset's scenario.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Args)]
 #[command(next_help_heading = "Load (presets only)")]
 pub(crate) struct ShapeFlags {
     /// Connections; 10k means 10,000 [default: 1k]
@@ -189,6 +189,16 @@ pub(crate) struct OutputFlags {
 }
 
 impl ShapeFlags {
+    /// Whether no flag was given.
+    pub(crate) fn is_untouched(&self) -> bool {
+        #[derive(Parser)]
+        struct Alone {
+            #[command(flatten)]
+            shape: ShapeFlags,
+        }
+        Alone::parse_from(["fanfare-loadtest"]).shape == *self
+    }
+
     pub(crate) fn shape(&self) -> Shape {
         Shape {
             connections: self.connections,
@@ -322,6 +332,7 @@ mod tests {
         assert_eq!((shape.connections, shape.window, shape.rate), (Some(10_000), Some(8), None));
         assert_eq!((shape.duration, shape.warmup), (Duration::from_secs(5), Duration::from_millis(500)));
         assert_eq!((run.preset, run.output.threshold.len()), (Some(Preset::Rooms), 1));
+        assert!(!run.shape.is_untouched() && parse("mine.toml --seed 7").unwrap().shape.is_untouched());
     }
 
     #[test]

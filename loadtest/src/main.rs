@@ -93,6 +93,9 @@ fn scenario(run: &Run) -> Result<Scenario> {
     });
     let mut scenario = match (files.as_slice(), run.preset) {
         ([], preset) => preset.unwrap_or(Preset::Broadcast).scenario(&run.shape.shape()),
+        ([_], None) if !run.shape.is_untouched() => {
+            bail!("the flags under \"Load\" shape a preset: a scenario file says all that itself")
+        }
         ([file], None) => Scenario::read(file)?,
         _ => bail!("one scenario file, or one --preset"),
     };

@@ -146,8 +146,12 @@ fn a_preset_can_be_saved_as_a_scenario_file_and_run() {
     let path = directory.path().join("mine.toml");
     let saved = loadtest(&["presets", "rooms", "-c", "6", "--rooms", "2", "-r", "50", "-d", "500ms"]);
     std::fs::write(&path, saved.stdout).unwrap();
-    let (code, result) = run(&hub(Fault::None), &[path.to_str().unwrap()]);
-    assert_eq!((code, result["name"].as_str()), (0, Some("rooms")), "{result}");
+    let words = ["run", &hub(Fault::None), path.to_str().unwrap(), "--json", "--quiet"];
+    let output = loadtest(&words);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), result["name"].as_str()), (Some(0), Some("rooms")), "{result}");
+    let more = loadtest(&[&words[..], &["-c", "7"]].concat());
+    assert_eq!(more.status.code(), Some(2), "what the file says is not said again");
 }
 
 #[test]
