@@ -11,8 +11,6 @@ use crate::outcome::Environment;
 
 /// Descriptors that are not connections.
 const OTHER_DESCRIPTORS: u64 = 64;
-/// Ports that one source address has for one target, as Linux is set up at first.
-const PORTS: u64 = 28_232;
 
 /// Raises the limit of descriptors as far as the connections need, also beyond the hard limit where that is allowed.
 ///
@@ -65,10 +63,17 @@ fn without_secrets(words: impl Iterator<Item = String>) -> Vec<String> {
             follows = SECRET.contains(&&*word);
             match SECRET.iter().find(|flag| word.len() > flag.len() && word.starts_with(**flag)) {
                 Some(flag) if flag.len() == 2 || word[flag.len()..].starts_with('=') => format!("{flag}***"),
-                _ => word,
+                _ => without_token(&word),
             }
         })
         .collect()
+}
+
+/// The URL without the token that it may hold in its query.
+pub(super) fn without_token(url: &str) -> String {
+    let Some((path, query)) = url.split_once('?') else { return url.to_owned() };
+    let shown = query.split('&').map(|pair| if pair.starts_with("token=") { "token=***" } else { pair });
+    format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
 }
 
 fn kernel() -> String {
@@ -95,6 +100,8 @@ pub(crate) fn env_check() -> String {
         fs::read_to_string(path).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
     };
     let ports = number("/proc/sys/net/ipv4/ip_local_port_range");
+    let bounds: Vec<u32> = ports.split_whitespace().filter_map(|bound| bound.parse().ok()).collect();
+    let count = bounds.last().zip(bounds.first()).map_or(0, |(last, first)| last.saturating_sub(*first) + 1);
     let hard = limit.maximum.unwrap_or(u64::MAX);
     let most = hard.saturating_sub(OTHER_DESCRIPTORS);
     let mut out = String::new();
@@ -108,7 +115,7 @@ pub(crate) fn env_check() -> String {
         "open files",
         &format!("{hard} at most: {most} connections from one process, if root does not raise it"),
     );
-    line("ports", &format!("{ports}: about {PORTS} connections from one source address to one target"));
+    line("ports", &format!("{ports}: {count} connections from one source address to one target"));
     line("more connections", "--source-ip 127.0.0.2-127.0.0.20 gives each address ports of its own");
     line("listen backlog", &format!("net.core.somaxconn {}", number("/proc/sys/net/core/somaxconn")));
     line("socket memory", &format!("net.ipv4.tcp_mem {} pages", number("/proc/sys/net/ipv4/tcp_mem")));
@@ -130,10 +137,11 @@ mod tests {
 
     #[test]
     fn secrets_do_not_get_into_reports() {
-        let words =
-            "run --token abc --jwt-secret=def -H Authorization:ghi -Hx:jkl --header mno ws://h --seed 1";
+        let words = "run --token abc --jwt-secret=def -H Authorization:ghi -Hx:jkl --header mno ws://h?a=b&token=c --seed 1";
         let shown = without_secrets(words.split(' ').map(str::to_owned)).join(" ");
-        assert_eq!(shown, "run --token *** --jwt-secret*** -H *** -H*** --header *** ws://h --seed 1");
+        let wanted =
+            "run --token *** --jwt-secret*** -H *** -H*** --header *** ws://h?a=b&token=*** --seed 1";
+        assert_eq!(shown, wanted);
     }
 
     #[test]

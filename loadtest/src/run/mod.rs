@@ -381,7 +381,7 @@ impl<'a> Run<'a> {
         let outcome = Outcome {
             schema: SCHEMA.to_owned(),
             name: self.scenario.name.clone(),
-            targets: self.scenario.targets.clone(),
+            targets: self.scenario.targets.iter().map(|url| environment::without_token(url)).collect(),
             seed: self.scenario.seed,
             started: self.clock.started().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             environment: environment::environment(&self.scenario.targets),
