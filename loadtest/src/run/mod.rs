@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::dialect::Dialect;
 use crate::fleet::{Equipment, Fleet, Seating};
 use crate::meter::{Meter, Page, Sampler, Seen, audit, own_cpu, settle};
-use crate::outcome::{Audit, Figures, HdrLog, Outcome, SCHEMA, Sample};
+use crate::outcome::{self, Audit, Figures, HdrLog, Outcome, SCHEMA, Sample};
 use crate::scenario::{Phase, Scenario};
 use crate::target::{Credentials, Target};
 use crate::traffic::Traffic;
@@ -378,6 +378,11 @@ impl<'a> Run<'a> {
         .filter(|(_, spectrum)| !spectrum.is_empty())
         .collect();
         let (phases, samples) = self.account.into_parts();
+        if !self.scenario.phases.iter().any(|phase| phase.measured) {
+            self.fleet
+                .notes
+                .push("no phase is `measured`: there are figures for the single phases only".to_owned());
+        }
         let outcome = Outcome {
             schema: SCHEMA.to_owned(),
             name: self.scenario.name.clone(),
@@ -385,7 +390,7 @@ impl<'a> Run<'a> {
             seed: self.scenario.seed,
             started: self.clock.started().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             environment: environment::environment(&self.scenario.targets),
-            ok: is_ok && has_worked(&figures),
+            ok: is_ok && has_worked(self.scenario, &phases, &figures),
             stopped: failure.map(|error| format!("{error:#}")),
             client_was_bottleneck: bottleneck,
             notes: std::mem::take(&mut self.fleet.notes),
@@ -437,10 +442,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A run that was to deliver messages and has delivered none proves nothing.
-fn has_worked(figures: &Figures) -> bool {
-    figures.get("published").is_none_or(|published| *published < 1.0)
-        || figures.get("deliveries").is_some_and(|deliveries| *deliveries > 0.0)
+/// A run that was to deliver messages and has delivered none, or a phase that has sent none, proves nothing.
+fn has_worked(scenario: &Scenario, phases: &[outcome::Phase], figures: &Figures) -> bool {
+    let is_silent = |(plan, phase): (&Phase, &outcome::Phase)| {
+        plan.measured && plan.publishes() && !phase.figures.contains_key("published")
+    };
+    let has_some = |name| figures.get(name).is_some_and(|count| *count > 0.0);
+    !scenario.phases.iter().zip(phases).any(is_silent) && has_some("published") == has_some("deliveries")
 }
 
 /// Fanfare's users without a token are told apart by the query.

@@ -184,7 +184,7 @@ impl Scenario {
         match sizes {
             Sizes::Uniform => (0..clients)
                 .map(|client| {
-                    // A stride that is not a divisor mixes the members of different rooms.
+                    // The rooms of a client lie so far apart that they are different ones.
                     let stride = (count / per_connection).max(1);
                     (0..per_connection).map(|turn| (client + turn * stride) % count).collect()
                 })
@@ -312,6 +312,12 @@ impl Phase {
             payload: if self.payload.is_empty() { standard.payload } else { self.payload.clone() },
             publishers: self.publishers.unwrap_or(standard.publishers),
         }
+    }
+
+    /// Whether messages are sent in it.
+    pub(crate) fn publishes(&self) -> bool {
+        self.pace() != Pace::Quiet
+            && self.load().mix.iter().any(|(operation, weight)| operation.publishes() && *weight > 0)
     }
 
     pub(crate) fn slow_readers(&self) -> Share {

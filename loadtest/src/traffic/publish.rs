@@ -73,6 +73,7 @@ impl Traffic {
                 None
             }
             Pace::Window(window) => {
+                self.probe_again();
                 while let Some(number) = self.due.pop() {
                     if let Some(publisher) = self.fill_window(number, window, frames) {
                         return Some(Due::Send(publisher));
@@ -204,6 +205,16 @@ impl Traffic {
     fn is_probing(&self, kind: usize) -> bool {
         let is_fresh = |at: u64| self.clock.nanos().saturating_sub(at) < PROBE_PATIENCE;
         self.overhead[kind].is_none() && self.probed_at[kind].is_some_and(is_fresh)
+    }
+
+    /// Lets all audiences try again when the first message of a kind has been given up.
+    fn probe_again(&mut self) {
+        for kind in 0..Address::KINDS {
+            if self.overhead[kind].is_none() && self.probed_at[kind].is_some() && !self.is_probing(kind) {
+                self.probed_at[kind] = None;
+                self.due.extend((0..).zip(&self.audiences).map(|(number, _)| number));
+            }
+        }
     }
 
     /// A message has come back with this length: the first of its kind shows what the server adds.
