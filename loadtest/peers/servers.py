@@ -1,5 +1,6 @@
 """The servers that are compared: how each is started for a kind of work, and stopped."""
 
+import os
 import subprocess
 import tempfile
 import time
@@ -73,11 +74,16 @@ def install(server: Server) -> None:
         subprocess.run([start, "--install"], check=True, stdout=subprocess.DEVNULL)
 
 
+def environment() -> dict[str, str]:
+    """Without what would configure Fanfare: it is compared as it comes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")}
+
+
 @contextmanager
 def running(prefix: list[str], server: Server, work: str) -> Iterator[tuple[str, int]]:
     """A fresh server: its URL for this work and its process id. It is stopped at the end."""
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen([*prefix, *server.commands[work]], stdout=said, stderr=log)
+        process = subprocess.Popen([*prefix, *server.commands[work]], env=environment(), stdout=said, stderr=log)
         try:
             announced = wait_until_listening(process, said)
             if announced is None:
