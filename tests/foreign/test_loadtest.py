@@ -44,7 +44,8 @@ class Presets(unittest.TestCase):
 
     def test_broadcast_in_a_closed_loop_and_in_an_open_one(self):
         closed = self.run_preset("broadcast", "-c", "50", "--window", "16")
-        self.assertEqual(closed["first_count"], closed["last_count"])
+        # Messages under way when the phase begins have been seen first before it.
+        self.assertLessEqual(abs(closed["first_count"] - closed["last_count"]), 16)
         opened = self.run_preset("broadcast", "-c", "50", "-r", "200")
         self.assertGreater(opened["achieved_percent"], 99)
 
