@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::traffic::load::Operation;
 
+use crate::frames;
+
 pub(crate) use template::{Template, Values};
 
 const BUILT_IN: [(&str, &str); 2] =
@@ -77,6 +79,16 @@ pub(crate) enum Frames {
     #[default]
     Text,
     Binary,
+}
+
+impl Frames {
+    /// Appends a text as a frame of this kind.
+    pub(crate) fn write(self, text: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Text => frames::write_text(text, out),
+            Self::Binary => frames::write_binary(text, out),
+        }
+    }
 }
 
 /// A request whose answer is awaited.

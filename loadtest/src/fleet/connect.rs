@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tungstenite::handshake::client::Response;
 
 use super::client::{Client, Reading, Stage};
-use super::{Fleet, socket};
+use super::{Fleet, id_of, socket};
 use crate::frames;
 use crate::target::Refusal;
 use crate::traffic::latency::Kind;
@@ -133,7 +133,7 @@ impl Fleet {
         let room =
             client.seats.first().filter(|_| client.rooms > 0).and_then(|seat| self.traffic.room_of(seat));
         let target = &self.targets[number % self.targets.len()];
-        let request = target.request(u32::try_from(number).unwrap_or(u32::MAX), room);
+        let request = target.request(id_of(number), room);
         self.send(number, &request);
     }
 
@@ -167,7 +167,7 @@ impl Fleet {
     /// Everything is said: the client takes part.
     pub(super) fn ready_now(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        let id = u32::try_from(number).unwrap_or(u32::MAX);
+        let id = id_of(number);
         client.stage = Stage::Ready;
         client.attempts = 0;
         client.advice = None;
@@ -209,7 +209,7 @@ impl Fleet {
             return self.gone(number, returns);
         }
         client.stage = Stage::Closing;
-        let id = u32::try_from(number).unwrap_or(u32::MAX);
+        let id = id_of(number);
         self.traffic.retire(id, &mut client.seats);
         let mut frame = Vec::new();
         frames::write_close(1000, &mut frame);
@@ -294,7 +294,7 @@ impl Fleet {
                 let _ = stream.shutdown(Shutdown::Write);
             }
         }
-        let id = u32::try_from(number).unwrap_or(u32::MAX);
+        let id = id_of(number);
         if client.reading == Reading::Stopped {
             self.paused.retain(|paused| *paused != id);
         }
@@ -316,7 +316,7 @@ impl Fleet {
     }
 
     fn depart(&mut self, number: usize) {
-        let id = u32::try_from(number).unwrap_or(u32::MAX);
+        let id = id_of(number);
         self.traffic.depart(id, &mut self.clients[number].seats);
     }
 

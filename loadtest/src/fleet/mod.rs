@@ -383,3 +383,10 @@ impl Fleet {
         (0..).zip(clients).map(|(number, client)| traffic.settle(number, &mut client.seats)).sum()
     }
 }
+
+/// A client's number as the traffic has it.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "clients are counted in 32 bits")]
+fn id_of(number: usize) -> u32 {
+    number as u32
+}

@@ -5,9 +5,9 @@ use memchr::memmem;
 use tungstenite::handshake::client::Response;
 use tungstenite::handshake::machine::TryParse as _;
 
-use super::Fleet;
 use super::client::{Awaited, Reading, Stage};
-use crate::dialect::{Frames, Request, Template, Values};
+use super::{Fleet, id_of};
+use crate::dialect::{Request, Template, Values};
 use crate::frames::{self, Kind};
 use crate::tally::Text;
 use crate::traffic::latency::Kind as Latency;
@@ -66,8 +66,7 @@ impl Fleet {
 
     #[inline]
     fn text(&mut self, number: usize, text: &[u8]) {
-        #[expect(clippy::cast_possible_truncation, reason = "clients are counted in 32 bits")]
-        let id = number as u32;
+        let id = id_of(number);
         if !self.traffic.deliver(id, &mut self.clients[number].seats, text) {
             self.other(number, text);
         }
@@ -184,7 +183,7 @@ impl Fleet {
         self.traffic.tally.texts_sent.add(Text::Leave);
         self.traffic.tally.texts_sent.add(Text::Join);
         let client = &mut self.clients[number];
-        let id = u32::try_from(number).unwrap_or(u32::MAX);
+        let id = id_of(number);
         self.traffic.dismiss(id, &mut client.seats[0]);
         if leave.answer.is_some() {
             client.awaited = Awaited::Leave;
@@ -201,13 +200,10 @@ impl Fleet {
     fn write(&mut self, number: usize, template: &Template, seat: Option<usize>, frames: &mut Vec<u8>) {
         let room = seat.and_then(|seat| self.clients[number].seats.get(seat));
         let room = room.and_then(|seat| self.traffic.room_of(seat)).unwrap_or(0);
-        let user = u32::try_from(number).unwrap_or(u32::MAX);
+        let user = id_of(number);
         let text = template.text(&Values { prefix: &self.dialect.prefix, room, user, message: b"" });
         let before = frames.len();
-        match self.dialect.frames {
-            Frames::Text => frames::write_text(&text, frames),
-            Frames::Binary => frames::write_binary(&text, frames),
-        }
+        self.dialect.frames.write(&text, frames);
         self.traffic.tally.payload_sent += text.len() as u64;
         self.traffic.tally.wire_sent += (frames.len() - before) as u64;
     }
@@ -259,7 +255,7 @@ impl Fleet {
 
     fn joined(&mut self, number: usize) {
         self.record(number, Latency::Join);
-        let id = u32::try_from(number).unwrap_or(u32::MAX);
+        let id = id_of(number);
         let client = &mut self.clients[number];
         let Some(seat) = client.joining.next() else { return };
         if client.stage == Stage::Joining {
@@ -330,7 +326,7 @@ impl Fleet {
             .zip(gap["to_offset"].as_u64())
             .and_then(|(from, to)| to.checked_sub(from)?.checked_add(1));
         if let (Some(room), Some(messages)) = (room, messages) {
-            self.traffic.gap(u32::try_from(number).unwrap_or(u32::MAX), room, messages);
+            self.traffic.gap(id_of(number), room, messages);
         } else {
             self.troubles.surprises += 1;
             self.troubles.remark(&format!("a gap that names nothing: {gap}"));

@@ -20,7 +20,7 @@ use crate::scenario::{Phase, Scenario};
 use crate::target::{Credentials, Target};
 use crate::traffic::Traffic;
 use crate::traffic::latency::{Kind, micros};
-use crate::traffic::load::{Load, Operation, Pace};
+use crate::traffic::load::{Load, Operation, Pace, Share};
 
 use account::{Account, Snapshot};
 pub(crate) use environment::{env_check, raise_descriptor_limit};
@@ -158,10 +158,10 @@ impl<'a> Run<'a> {
         });
         self.fleet.connect_to(connections, ramp.or(phase.connect_rate));
         self.fleet.churn(phase.churn, phase.aborts);
-        self.fleet
-            .pause(phase.slow_readers().of(u32::try_from(self.fleet.ready()).unwrap_or(u32::MAX)) as usize);
+        let slow = self.share(phase.slow_readers());
+        self.fleet.pause(slow);
         self.fleet.traffic.begin(phase.load());
-        let cut = phase.cut().of(u32::try_from(self.fleet.ready()).unwrap_or(u32::MAX)) as usize;
+        let cut = self.share(phase.cut());
         self.fleet.cut(cut);
         let served = self.serve_phase(phase);
         self.idle_since = self.clock.nanos();
@@ -184,6 +184,11 @@ impl<'a> Run<'a> {
             self.account.back(*back);
         }
         served.and(metered).map(|_| ())
+    }
+
+    /// This share of the clients that are ready.
+    fn share(&self, share: Share) -> usize {
+        share.of(u32::try_from(self.fleet.ready()).unwrap_or(u32::MAX)) as usize
     }
 
     /// Serves until the phase is over; returns after how long all that were cut off were back.
@@ -294,12 +299,11 @@ impl<'a> Run<'a> {
     fn sample(&mut self, now: u64) -> Result<()> {
         self.next_sample = now + INTERVAL;
         let last = &self.last_sample;
-        let mut next = Snapshot {
+        let next = Snapshot {
             at: now,
             tally: self.fleet.traffic.tally,
             connections: self.fleet.ready() as u64,
             client_cpu: own_cpu()?,
-            server: last.server,
             ..Snapshot::default()
         };
         let seconds = seconds(now - last.at).max(1e-9);
@@ -321,7 +325,6 @@ impl<'a> Run<'a> {
         };
         if let Some(measured) = measured {
             (sample.server_cpu_percent, sample.server_resident_bytes) = self.account.server(measured);
-            next.server = Some((measured.cpu, measured.resident));
         }
         self.write_log(now)?;
         self.progress.tick(&sample);

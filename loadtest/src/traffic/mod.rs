@@ -47,6 +47,18 @@ pub(crate) struct Layout {
     pub(crate) everyone: bool,
 }
 
+impl Layout {
+    /// Where the audiences of one client each begin, behind those of the rooms and of the users.
+    fn own_at(&self) -> u32 {
+        self.rooms + if self.users { self.clients } else { 0 }
+    }
+
+    /// Where the audience of everybody is.
+    fn everyone_at(&self) -> u32 {
+        self.own_at() + if self.own { self.clients } else { 0 }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Traffic {
     pub(crate) tally: Tally,
@@ -121,13 +133,11 @@ impl Traffic {
 
     /// The audiences that a client belongs to besides its rooms.
     pub(crate) fn personal_seats(&self, client: u32) -> impl Iterator<Item = Seat> + use<> {
-        let Layout { clients, rooms, users, own, everyone } = self.layout;
-        let own_at = rooms + if users { clients } else { 0 };
-        let everyone_at = own_at + if own { clients } else { 0 };
-        let user = users.then_some(rooms + client);
+        let layout = self.layout;
+        let user = layout.users.then_some(layout.rooms + client);
         user.into_iter()
-            .chain(own.then_some(own_at + client))
-            .chain(everyone.then_some(everyone_at))
+            .chain(layout.own.then_some(layout.own_at() + client))
+            .chain(layout.everyone.then_some(layout.everyone_at()))
             .map(Seat::new)
     }
 

@@ -1,13 +1,12 @@
 //! Who sends what next.
 
+use super::Traffic;
 use super::audience::Address;
 use super::latency::Kind;
 use super::load::{Load, Operation, Pace, choose};
 use super::schedule::Schedule;
 use super::stamp::Stamp;
-use super::{Layout, Traffic};
-use crate::dialect::{Frames, Values};
-use crate::frames;
+use crate::dialect::Values;
 use crate::tally::Text;
 
 /// What a client is to do now.
@@ -33,8 +32,13 @@ impl Traffic {
         self.schedule = None;
         self.probed_at = [None; Address::KINDS];
         if let Pace::Window(_) = self.load.pace {
-            self.due.extend((0..).zip(&self.audiences).map(|(number, _)| number));
+            self.all_are_due();
         }
+    }
+
+    /// Every audience is looked at for room in its window.
+    fn all_are_due(&mut self) {
+        self.due.extend((0..).zip(&self.audiences).map(|(number, _)| number));
     }
 
     /// Whether nothing is to be sent.
@@ -138,9 +142,8 @@ impl Traffic {
     }
 
     fn range_of(&self, operation: Operation) -> std::ops::Range<u32> {
-        let Layout { clients, rooms, users, own, .. } = self.layout;
-        let own_at = rooms + if users { clients } else { 0 };
-        let everyone_at = own_at + if own { clients } else { 0 };
+        let (rooms, own_at, everyone_at) =
+            (self.layout.rooms, self.layout.own_at(), self.layout.everyone_at());
         match operation {
             Operation::Message => 0..rooms,
             Operation::Direct => rooms..own_at,
@@ -212,7 +215,7 @@ impl Traffic {
         for kind in 0..Address::KINDS {
             if self.overhead[kind].is_none() && self.probed_at[kind].is_some() && !self.is_probing(kind) {
                 self.probed_at[kind] = None;
-                self.due.extend((0..).zip(&self.audiences).map(|(number, _)| number));
+                self.all_are_due();
             }
         }
     }
@@ -227,7 +230,7 @@ impl Traffic {
         let mut bare = Vec::new();
         Stamp { audience: number, sequence: 0 }.write(0, &mut bare);
         self.overhead[kind] = Some(length.saturating_sub(bare.len()));
-        self.due.extend((0..).zip(&self.audiences).map(|(number, _)| number));
+        self.all_are_due();
     }
 
     /// Who sends to an audience next.
@@ -280,10 +283,7 @@ impl Traffic {
         self.text.clear();
         template.write(&values, &mut self.text);
         let before = frames.len();
-        match self.dialect.frames {
-            Frames::Text => frames::write_text(&self.text, frames),
-            Frames::Binary => frames::write_binary(&self.text, frames),
-        }
+        self.dialect.frames.write(&self.text, frames);
         let tally = &mut self.tally;
         tally.published += 1;
         tally.texts_sent.add(if self.dialect.typed { Text::Message } else { Text::Other });

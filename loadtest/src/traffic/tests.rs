@@ -40,6 +40,13 @@ impl Run {
         unmasked(&bytes)
     }
 
+    /// What the first audience is sent when its window grows to so many.
+    fn widened(&mut self, window: u32) -> Vec<Vec<u8>> {
+        self.traffic.load.pace = Pace::Window(window);
+        self.traffic.due.push(0);
+        self.published()
+    }
+
     fn deliver(&mut self, client: usize, text: &[u8]) {
         self.traffic.bytes_arrived();
         assert!(self.traffic.deliver(u32::try_from(client).unwrap(), &mut self.seats[client], text));
@@ -198,9 +205,7 @@ fn messages_of_several_publishers_must_come_in_one_order_to_all() {
     run.traffic.load.pace = Pace::Window(3);
     // One publisher fills the window, then the other gets it widened.
     let mut texts = run.published();
-    run.traffic.load.pace = Pace::Window(6);
-    run.traffic.due.push(0);
-    texts.extend(run.published());
+    texts.extend(run.widened(6));
     let order = [3, 0, 4, 1, 5, 2];
     for index in order {
         run.deliver(0, &texts[index]);
@@ -210,12 +215,8 @@ fn messages_of_several_publishers_must_come_in_one_order_to_all() {
     }
     assert_eq!((run.traffic.tally.reordered, run.lost()), (0, 0), "any order, if all have the same");
 
-    run.traffic.load.pace = Pace::Window(2);
-    run.traffic.due.push(0);
-    let mut texts = run.published();
-    run.traffic.load.pace = Pace::Window(3);
-    run.traffic.due.push(0);
-    texts.extend(run.published());
+    let mut texts = run.widened(2);
+    texts.extend(run.widened(3));
     for index in [2, 0, 1] {
         run.deliver(0, &texts[index]);
     }
@@ -230,14 +231,10 @@ fn one_that_enters_among_several_publishers_is_owed_the_first_message_as_well() 
     let load = Load { pace: Pace::Window(1), publishers: Share::Count(2), ..Load::default() };
     let mut run = Run::new(Layout { clients: 2, rooms: 1, ..Layout::default() }, load);
     let second = run.learn();
-    run.traffic.load.pace = Pace::Window(2);
-    run.traffic.due.push(0);
-    let third = run.published();
+    let third = run.widened(2);
     let mut newcomer = [Seat::new(0)];
     run.traffic.admit(7, &mut newcomer[0]);
-    run.traffic.load.pace = Pace::Window(4);
-    run.traffic.due.push(0);
-    let last = run.published();
+    let last = run.widened(4);
     for text in second.iter().chain(&third).chain(&last) {
         run.deliver_to_all(text);
     }
@@ -250,14 +247,10 @@ fn one_who_has_just_entered_does_not_settle_the_order_of_what_was_sent_before() 
     let load = Load { pace: Pace::Window(1), publishers: Share::Count(2), ..Load::default() };
     let mut run = Run::new(Layout { clients: 2, rooms: 1, ..Layout::default() }, load);
     let before = run.learn();
-    run.traffic.load.pace = Pace::Window(2);
-    run.traffic.due.push(0);
-    let other = run.published();
+    let other = run.widened(2);
     let mut newcomer = [Seat::new(0)];
     run.traffic.admit(7, &mut newcomer[0]);
-    run.traffic.load.pace = Pace::Window(3);
-    run.traffic.due.push(0);
-    let after = run.published();
+    let after = run.widened(3);
     assert!(run.traffic.deliver(7, &mut newcomer, &after[0]));
     for text in before.iter().chain(&other).chain(&after) {
         run.deliver_to_all(text);
@@ -303,9 +296,7 @@ fn a_message_that_came_twice_is_found_also_among_several_publishers_and_long_aft
     let load = Load { pace: Pace::Window(1), publishers: Share::Count(2), ..Load::default() };
     let mut run = Run::new(Layout { clients: 2, rooms: 1, ..Layout::default() }, load);
     let second = run.learn();
-    run.traffic.load.pace = Pace::Window(2);
-    run.traffic.due.push(0);
-    let third = run.published();
+    let third = run.widened(2);
     run.deliver_to_all(&second[0]);
     run.deliver_to_all(&third[0]);
     for _ in 0..100 {
