@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use crate::metrics::{Kind, METRICS};
+use crate::metrics::{METRICS, write_head};
 
 /// The unit of CPU and start times in `/proc`: `USER_HZ`, part of the kernel's interface and 100
 /// on every architecture that Rust's standard library supports on Linux.
@@ -17,10 +17,12 @@ pub(super) fn render(out: &mut String) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let system = fs::read_to_string("/proc/stat").unwrap_or_default();
-    append(out, "process_resident_memory_bytes", resident_bytes(&status));
+    append(out, "process_resident_memory_bytes", status_bytes(&status, "VmRSS:"));
+    append(out, "process_virtual_memory_bytes", status_bytes(&status, "VmSize:"));
     append(out, "process_cpu_seconds_total", cpu_seconds(&stat));
     append(out, "process_open_fds", open_fds());
     append(out, "process_max_fds", max_fds(&limits));
+    append(out, "process_threads", stat_field(&stat, 20));
     append(out, "process_start_time_seconds", start_time(&stat, &system));
 }
 
@@ -28,13 +30,13 @@ fn append(out: &mut String, name: &str, value: Option<f64>) {
     let metric = METRICS.iter().find(|metric| metric.name == name);
     debug_assert!(metric.is_some(), "{name} is not in the table");
     let (Some(value), Some(metric)) = (value, metric) else { return };
-    let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+    write_head(out, metric);
     // Writing to a `String` cannot fail.
-    let _ = write!(out, "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}\n\n", metric.help);
+    let _ = write!(out, "{name} {value}\n\n");
 }
 
-fn resident_bytes(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn status_bytes(status: &str, key: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
 }
 
@@ -84,14 +86,14 @@ mod tests {
     #[test]
     fn says_nothing_about_what_it_cannot_read() {
         assert_eq!(cpu_seconds(""), None);
-        assert_eq!(resident_bytes("VmRSS: many kB"), None);
+        assert_eq!(status_bytes("VmRSS: many kB", "VmRSS:"), None);
         assert_eq!(max_fds("Max cpu time unlimited unlimited seconds"), None);
         assert_eq!(start_time("1 (x) S", "btime soon"), None);
     }
 
     #[test]
     fn reads_memory_in_bytes_and_the_soft_limit() {
-        assert_eq!(resident_bytes("VmHWM:\t 9 kB\nVmRSS:\t  2 kB\n"), Some(2048.0));
+        assert_eq!(status_bytes("VmHWM:\t 9 kB\nVmRSS:\t  2 kB\n", "VmRSS:"), Some(2048.0));
         assert_eq!(
             max_fds("Max open files            1024                 4096                 files"),
             Some(1024.0)
@@ -104,9 +106,9 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn finds_all_five_of_the_running_process() {
+    fn finds_all_seven_of_the_running_process() {
         let mut out = String::new();
         render(&mut out);
-        assert_eq!(out.lines().filter(|line| line.starts_with("process_")).count(), 5, "{out}");
+        assert_eq!(out.lines().filter(|line| line.starts_with("process_")).count(), 7, "{out}");
     }
 }

@@ -189,6 +189,130 @@ label! {
 }
 
 label! {
+    /// What a delivered message spent its time on, in this order; the last only where a client is slow.
+    Stage, "stage" {
+        /// From reading the socket to the inboxes of the shards with recipients: parsing, the room's order.
+        Ingress = "ingress",
+        /// In the inbox of the recipient's shard.
+        Inbox = "inbox",
+        /// From there to the recipient's socket: behind the room's earlier batches, and the other members' turns.
+        FanOut = "fan_out",
+        /// In the queue of a client whose socket was full, until that took it.
+        ClientQueue = "client_queue",
+    }
+}
+
+label! {
+    /// Which way a message went.
+    Direction, "direction" {
+        /// From a client.
+        Received = "received",
+        /// To a client.
+        Sent = "sent",
+    }
+}
+
+label! {
+    /// Why a request was answered with an error: the contract's codes.
+    RejectReason, "reason" {
+        /// The message is not what it should be.
+        BadMessage = "bad_message",
+        /// There is no such type of message.
+        UnknownType = "unknown_type",
+        /// A field that the type needs is not there.
+        MissingField = "missing_field",
+        /// Only members may do this.
+        NotAMember = "not_a_member",
+        /// The user may not do this.
+        Forbidden = "forbidden",
+        /// The connection is in as many rooms as it may be.
+        TooManyRooms = "too_many_rooms",
+        /// Too fast.
+        RateLimited = "rate_limited",
+        /// Too long.
+        MessageTooBig = "message_too_big",
+        /// Not at this time, or not by this gateway.
+        Unavailable = "unavailable",
+        /// The gateway failed.
+        Internal = "internal",
+    }
+}
+
+label! {
+    /// The code of a Close frame that the gateway chose.
+    CloseSent, "code" {
+        /// Going away.
+        GoingAway = "1001",
+        /// The peer broke RFC 6455.
+        ProtocolError = "1002",
+        /// A binary message.
+        Unsupported = "1003",
+        /// Not UTF-8.
+        InvalidPayload = "1007",
+        /// Nothing but bad messages.
+        PolicyViolation = "1008",
+        /// A message over the limit.
+        MessageTooBig = "1009",
+        /// The gateway failed.
+        Internal = "1011",
+        /// Slow consumer.
+        SlowConsumer = "4008",
+        /// No heartbeat.
+        NoHeartbeat = "4009",
+        /// The token expired.
+        TokenExpired = "4500",
+        /// The application's wish.
+        Disconnected = "4501",
+        /// The answer to a client's Close, which repeats its code.
+        Reply = "reply",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+label! {
+    /// What kind of code a client's Close frame had; the code itself is the client's choice, and no label.
+    ReceivedClose, "class" {
+        /// 1000.
+        Normal = "normal",
+        /// 1001.
+        GoingAway = "going_away",
+        /// 1002 to 1015.
+        Protocol = "protocol",
+        /// 3000 to 4999.
+        Application = "application",
+        /// A Close without a code.
+        None = "none",
+    }
+}
+
+label! {
+    /// How the check of a token ended.
+    AuthResult, "result" {
+        /// The client may come in.
+        Ok = "ok",
+        /// There was no token.
+        Missing = "missing",
+        /// It is no JSON Web Token.
+        Malformed = "malformed",
+        /// A claim is missing or has a value that cannot be.
+        BadClaim = "bad_claim",
+        /// Signed with an algorithm that is not accepted.
+        WrongAlgorithm = "wrong_algorithm",
+        /// The signature does not fit the key.
+        BadSignature = "bad_signature",
+        /// Its time is over.
+        Expired = "expired",
+        /// Its time has not come.
+        NotYetValid = "not_yet_valid",
+        /// From another issuer.
+        WrongIssuer = "wrong_issuer",
+        /// For another service.
+        WrongAudience = "wrong_audience",
+    }
+}
+
+label! {
     /// How a write to a socket ended.
     WriteResult, "result" {
         /// All was taken.

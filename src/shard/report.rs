@@ -51,7 +51,7 @@ impl Report {
 
     /// Records the way of a message from the socket it was read from to the one it was written to.
     pub(super) fn delivered(&self, nanoseconds: u64) {
-        self.metrics.delivery[Source::Client].record(seconds(nanoseconds));
+        self.metrics.delivery[Source::Client].record(nanoseconds);
     }
 
     /// Publishes when the last time was long ago.
@@ -76,8 +76,8 @@ impl Report {
         counts.dropped.take(|reason, count| metrics.dropped[reason].increment(count));
         self.writes.take(|result, count| metrics.socket_writes[result].increment(count));
         for batch in counts.batches.drain(..) {
-            metrics.recipients.record(count(batch.recipients));
-            metrics.write_batch.record(count(batch.publications));
+            metrics.recipients.record(batch.recipients as u64);
+            metrics.write_batch.record(batch.publications as u64);
         }
         metrics.received_bytes[Layer::Wire].increment(std::mem::take(&mut counts.wire_received));
         metrics.received_bytes[Layer::Payload].increment(std::mem::take(&mut counts.payload_received));
@@ -96,9 +96,4 @@ impl Report {
             self.memberships = counts.memberships;
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "exact up to 104 days")]
-fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
 }

@@ -1,0 +1,316 @@
+//! The handles of each module: registered once, when it is built.
+
+use metrics::{Counter, Gauge};
+
+use super::labels::{
+    AcceptError, AuthResult, CloseReason, CloseSent, Direction, DropReason, Family, HandshakeFailure,
+    LabelValue as _, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
+};
+use super::merged::{Histogram, Seconds};
+use super::{Recorder, table};
+
+/// What belongs to the process as a whole.
+#[derive(Clone)]
+pub struct ServerMetrics {
+    /// 1 while new connections are welcome.
+    pub ready: Gauge,
+    /// 1 while shutting down.
+    pub draining: Gauge,
+    /// What may wait for one client.
+    pub queue_limit: Gauge,
+    /// What waits for a slow client.
+    pub queue_watermark: Gauge,
+    /// What one inbox takes.
+    pub inbox_limit: Gauge,
+}
+
+impl ServerMetrics {
+    /// Registers the handles and says which build this is.
+    pub fn new(recorder: &Recorder) -> Self {
+        let revision = env!("FANFARE_REVISION");
+        let version = env!("CARGO_PKG_VERSION");
+        let labels = [("version", version), ("revision", revision), ("rust_version", env!("FANFARE_RUSTC"))];
+        recorder.gauge(&table::BUILD_INFO, &labels).set(1.0);
+        Self {
+            ready: recorder.gauge(&table::READY, &[]),
+            draining: recorder.gauge(&table::DRAINING, &[]),
+            queue_limit: recorder.gauge(&table::QUEUE_LIMIT, &[]),
+            queue_watermark: recorder.gauge(&table::QUEUE_WATERMARK, &[]),
+            inbox_limit: recorder.gauge(&table::INBOX_LIMIT, &[]),
+        }
+    }
+}
+
+/// What a shard counts.
+///
+/// Only the gauges with a `shard` label are the shard's own, to be `set`; the others are shared by
+/// all shards, which add to them and take away.
+pub struct ShardMetrics {
+    /// Open connections of the gateway.
+    pub connections: Gauge,
+    /// Open connections of this shard.
+    pub shard_connections: Gauge,
+    /// Connections that wait for the rest of their request.
+    pub handshakes: Gauge,
+    /// Upgrades completed.
+    pub opened: Counter,
+    /// Connections ended.
+    pub closed: Family<CloseReason, Counter>,
+    /// How long they were open, in nanoseconds.
+    pub connection_duration: Histogram,
+    /// Close frames that the gateway said.
+    pub close_sent: Family<CloseSent, Counter>,
+    /// Close frames that clients said.
+    pub close_received: Family<ReceivedClose, Counter>,
+    /// Ping to pong, in nanoseconds.
+    pub ping_rtt: Histogram,
+    /// Connections closed after silence.
+    pub ping_timeouts: Counter,
+    /// Messages from clients.
+    pub received: Family<ReceivedType, Counter>,
+    /// Messages written to clients to their last byte, counted for each recipient.
+    pub sent: Family<SentType, Counter>,
+    /// Requests answered with an error.
+    pub rejected: Family<RejectReason, Counter>,
+    /// Bytes from clients.
+    pub received_bytes: Family<Layer, Counter>,
+    /// Bytes to clients.
+    pub sent_bytes: Family<Layer, Counter>,
+    /// Bytes of a message.
+    pub message_size: Family<Direction, Histogram>,
+    /// Memberships of clients in rooms.
+    pub memberships: Gauge,
+    /// Messages published to a room or to everyone.
+    pub broadcasts: Family<Source, Counter>,
+    /// Messages sent to users.
+    pub direct: Family<Source, Counter>,
+    /// Recipients of a broadcast on this shard.
+    pub recipients: Histogram,
+    /// Messages in one write of a batch.
+    pub write_batch: Histogram,
+    /// Messages that had to wait for a room or shard to take more.
+    pub held: Counter,
+    /// Message read to socket written, in nanoseconds.
+    pub delivery: Family<Source, Histogram>,
+    /// The stages of that, in nanoseconds.
+    pub stages: Family<Source, Family<Stage, Histogram>>,
+    /// Bytes in the backlogs of this shard.
+    pub queue_bytes: Gauge,
+    /// Messages in them.
+    pub queue_messages: Gauge,
+    /// Connections of this shard with a backlog.
+    pub backlogged: Gauge,
+    /// Those with a backlog above the watermark.
+    pub slow: Gauge,
+    /// Those that are not read from.
+    pub held_connections: Gauge,
+    /// Bytes in a backlog when its socket could take more.
+    pub flush_bytes: Histogram,
+    /// Messages in it.
+    pub flush_messages: Histogram,
+    /// Writes to sockets.
+    pub socket_writes: Family<WriteResult, Counter>,
+    /// Messages that a recipient was not given.
+    pub dropped: Family<DropReason, Counter>,
+    /// How late this shard's timer ran, in nanoseconds.
+    pub lag: Histogram,
+    /// Time in which this shard did not sleep.
+    pub busy: Seconds,
+    /// Panics caught on this shard's thread.
+    pub panics: Counter,
+}
+
+impl ShardMetrics {
+    /// Registers the handles of the shard with this index.
+    pub fn new(recorder: &Recorder, shard: usize) -> Self {
+        let shard = shard.to_string();
+        let shard = [("shard", shard.as_str())];
+        let stages = |label, source| {
+            let stage = |key, stage| recorder.own_histogram(&table::STAGE, &[(label, source), (key, stage)]);
+            Family::new(stage)
+        };
+        Self {
+            connections: recorder.gauge(&table::CONNECTIONS, &[("transport", "ws")]),
+            shard_connections: recorder.gauge(&table::SHARD_CONNECTIONS, &shard),
+            handshakes: recorder.gauge(&table::HANDSHAKES, &shard),
+            opened: recorder.counter(&table::OPENED, &[("transport", "ws"), ("compression", "none")]),
+            closed: recorder.counters(&table::CLOSED),
+            connection_duration: recorder.own_histogram(&table::CONNECTION_DURATION, &[]),
+            close_sent: recorder.counters(&table::CLOSE_SENT),
+            close_received: recorder.counters(&table::CLOSE_RECEIVED),
+            ping_rtt: recorder.own_histogram(&table::PING_RTT, &[]),
+            ping_timeouts: recorder.counter(&table::PING_TIMEOUTS, &[]),
+            received: recorder.counters(&table::RECEIVED),
+            sent: recorder.counters(&table::SENT),
+            rejected: recorder.counters(&table::REJECTED),
+            received_bytes: recorder.counters(&table::RECEIVED_BYTES),
+            sent_bytes: recorder.counters(&table::SENT_BYTES),
+            message_size: recorder.own_histograms(&table::MESSAGE_SIZE),
+            memberships: recorder.gauge(&table::MEMBERSHIPS, &[]),
+            broadcasts: recorder.counters(&table::BROADCASTS),
+            direct: recorder.counters(&table::DIRECT),
+            recipients: recorder.own_histogram(&table::RECIPIENTS, &[]),
+            write_batch: recorder.own_histogram(&table::WRITE_BATCH, &[]),
+            held: recorder.counter(&table::HELD, &[]),
+            delivery: recorder.own_histograms(&table::DELIVERY),
+            stages: Family::new(stages),
+            queue_bytes: recorder.gauge(&table::QUEUE_BYTES, &shard),
+            queue_messages: recorder.gauge(&table::QUEUE_MESSAGES, &shard),
+            backlogged: recorder.gauge(&table::BACKLOGGED, &shard),
+            slow: recorder.gauge(&table::SLOW, &shard),
+            held_connections: recorder.gauge(&table::HELD_CONNECTIONS, &shard),
+            flush_bytes: recorder.own_histogram(&table::FLUSH_BYTES, &[]),
+            flush_messages: recorder.own_histogram(&table::FLUSH_MESSAGES, &[]),
+            socket_writes: recorder.counters(&table::SOCKET_WRITES),
+            dropped: recorder.counters(&table::DROPPED),
+            lag: recorder.own_histogram(&table::LAG, &shard),
+            busy: recorder.own_seconds(&table::BUSY, &shard),
+            panics: recorder.counter(&table::PANICS, &shard),
+        }
+    }
+}
+
+/// What is told of a shard by others than itself, since it may be what does not answer.
+#[derive(Clone)]
+pub struct VitalsMetrics {
+    /// Age of the oldest that waits for a client, in seconds.
+    pub queue_age: Gauge,
+    /// Messages in its inbox.
+    pub inbox_messages: Gauge,
+    /// Their bytes.
+    pub inbox_bytes: Gauge,
+    /// For how long it has not come round, in seconds.
+    pub stalled: Gauge,
+    /// How often that was found.
+    pub stalls: Counter,
+}
+
+impl VitalsMetrics {
+    /// Registers the handles of the shard with this index.
+    pub fn new(recorder: &Recorder, shard: usize) -> Self {
+        let shard = shard.to_string();
+        let shard = [("shard", shard.as_str())];
+        Self {
+            queue_age: recorder.gauge(&table::QUEUE_AGE, &shard),
+            inbox_messages: recorder.gauge(&table::INBOX_MESSAGES, &shard),
+            inbox_bytes: recorder.gauge(&table::INBOX_BYTES, &shard),
+            stalled: recorder.gauge(&table::STALLED, &shard),
+            stalls: recorder.counter(&table::STALLS, &shard),
+        }
+    }
+}
+
+/// What the handshake counts.
+#[derive(Clone)]
+pub struct HttpMetrics {
+    /// Connections that did not become a WebSocket.
+    pub failures: Family<HandshakeFailure, Counter>,
+    /// Accept to 101, in seconds.
+    pub duration: metrics::Histogram,
+    /// Checks of tokens.
+    pub auth: Family<AuthResult, Counter>,
+    /// How long those took, in seconds.
+    pub auth_duration: metrics::Histogram,
+}
+
+impl HttpMetrics {
+    /// Registers the handles.
+    pub fn new(recorder: &Recorder) -> Self {
+        Self {
+            failures: recorder.counters(&table::HANDSHAKE_FAILURES),
+            duration: recorder.histogram(&table::HANDSHAKE_DURATION, &[("stage", "total")]),
+            auth: recorder.counters(&table::AUTH_ATTEMPTS),
+            auth_duration: recorder.histogram(&table::AUTH_DURATION, &[]),
+        }
+    }
+}
+
+/// What the listener counts.
+#[derive(Clone)]
+pub struct ListenerMetrics {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Failures to accept.
+    pub errors: Family<AcceptError, Counter>,
+    /// Connections closed unanswered, since even the places to refuse were taken.
+    pub refused: Counter,
+    /// The connection limit.
+    pub limit: Gauge,
+}
+
+impl ListenerMetrics {
+    /// Registers the handles of the public listener.
+    pub fn new(recorder: &Recorder) -> Self {
+        Self {
+            accepted: recorder.counter(&table::ACCEPTED, &[("listener", "public")]),
+            errors: recorder.counters(&table::ACCEPT_ERRORS),
+            refused: recorder
+                .counter(&table::HANDSHAKE_FAILURES, &[("reason", HandshakeFailure::Capacity.as_str())]),
+            limit: recorder.gauge(&table::CONNECTIONS_LIMIT, &[]),
+        }
+    }
+}
+
+/// What the hub counts.
+#[derive(Clone)]
+pub struct HubMetrics {
+    /// Rooms with members.
+    pub rooms: Gauge,
+    /// Users with connections.
+    pub users: Gauge,
+}
+
+impl HubMetrics {
+    /// Registers the handles.
+    pub fn new(recorder: &Recorder) -> Self {
+        Self { rooms: recorder.gauge(&table::ROOMS, &[]), users: recorder.gauge(&table::USERS, &[]) }
+    }
+}
+
+/// What the admin listener counts.
+#[derive(Clone)]
+pub struct AdminMetrics {
+    recorder: Recorder,
+    /// Live taps.
+    pub taps: Gauge,
+    /// Events that a tap left out.
+    pub tap_lost: Counter,
+}
+
+impl AdminMetrics {
+    /// Registers the handles.
+    pub fn new(recorder: &Recorder) -> Self {
+        Self {
+            recorder: recorder.clone(),
+            taps: recorder.gauge(&table::TAPS, &[]),
+            tap_lost: recorder.counter(&table::TAP_LOST, &[]),
+        }
+    }
+
+    /// Counts a request and its time in seconds. `route` and `method` come from lists, `code` is an answer's status.
+    ///
+    /// Looks the series up by name: requests to this listener are rare.
+    pub fn served(&self, route: &'static str, method: &'static str, code: u16, seconds: f64) {
+        let labels = [("route", route), ("method", method), ("code", &code.to_string())];
+        self.recorder.counter(&table::HTTP_REQUESTS, &labels).increment(1);
+        self.recorder.histogram(&table::HTTP_DURATION, &[("route", route)]).record(seconds);
+    }
+}
+
+/// The metrics of rooms, for `/metrics/rooms`, which prints them itself.
+pub struct RoomMetrics;
+
+impl RoomMetrics {
+    /// Messages published.
+    pub const MESSAGES: &table::Metric = &table::ROOM_MESSAGES;
+    /// Their bytes.
+    pub const BYTES: &table::Metric = &table::ROOM_BYTES;
+    /// Messages given to members.
+    pub const DELIVERIES: &table::Metric = &table::ROOM_DELIVERIES;
+    /// Members.
+    pub const MEMBERS: &table::Metric = &table::ROOM_MEMBERS;
+    /// Age of the oldest message under way.
+    pub const AGE: &table::Metric = &table::ROOM_AGE;
+    /// Shards that did not answer.
+    pub const SHARDS_MISSING: &table::Metric = &table::ROOM_SHARDS_MISSING;
+}
