@@ -10,6 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::Equivalent;
+use serde::{Serialize, Serializer};
 
 /// The largest integer that is printed as a JSON number: 2^53-1.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
@@ -127,6 +128,12 @@ macro_rules! named {
             }
         }
 
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.as_ref().serialize(serializer)
+            }
+        }
+
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.as_ref().fmt(f)
@@ -184,6 +191,16 @@ impl<'a> NameRef<'a> {
             Self::Number(number) if number > NUMBER_MAX => then(NameRef::Text(Decimal::of(number).as_str())),
             name => then(name),
         }
+    }
+}
+
+/// As [`NameRef::write_json`] does.
+impl Serialize for NameRef<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.with_canonical(|name| match name {
+            NameRef::Number(number) => serializer.serialize_u64(number),
+            NameRef::Text(text) => serializer.serialize_str(text),
+        })
     }
 }
 
@@ -277,6 +294,14 @@ impl PartialOrd for Name {
 impl Ord for Name {
     fn cmp(&self, other: &Self) -> Ordering {
         self.as_ref().cmp(&other.as_ref())
+    }
+}
+
+impl ClientId {
+    /// Reads what [`fmt::Display`] prints: 1 to 16 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u64::from_str_radix(text, 16).ok().filter(|_| is_hex).map(Self)
     }
 }
 

@@ -5,13 +5,16 @@
 //! room's order and puts it into the [`inbox`] of every shard with members, and each [`shard`] writes one shared
 //! buffer to all of them. `ARCHITECTURE.md` has the map.
 
+pub mod clock;
 pub mod id;
 pub mod metrics;
+pub mod readiness;
 pub mod ws;
 
 pub mod auth;
 pub mod drain;
 pub mod inbox;
+pub mod inspect;
 pub mod protocol;
 pub mod session;
 pub mod transport;

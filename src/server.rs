@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::admin::{self, AdminHandle, Readiness};
+use crate::admin::{self, AdminHandle};
 use crate::auth::Verifier;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::ShardIndex;
@@ -19,7 +20,8 @@ use crate::listener::{Listener, raise_descriptor_limit};
 use crate::metrics::{
     HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics, count,
 };
-use crate::shard::{self, Clock, Parts};
+use crate::readiness::{Cause, Readiness};
+use crate::shard::{self, Parts};
 use crate::{auth, drain, http, inbox};
 
 /// Descriptors of the process that serve no client: standard streams, listeners, scrapes, the control thread.
@@ -87,9 +89,10 @@ async fn serve(config: Config) -> Result<(), Error> {
     let hub = Hub::new(outlets.clone(), config.hub.clone());
     let verifier = Verifier::new(config.auth.clone())?;
     let http = http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder));
-    let shards = start_shards(&config, inboxes, &hub, &Arc::new(http), &recorder)?;
+    let clock = Clock::start();
+    let shards = start_shards(&config, inboxes, &hub, &Arc::new(http), &recorder, clock)?;
     let ready = Readiness::default();
-    let admin = start_admin(&config, &recorder, &ready, &hub)?;
+    let admin = start_admin(&config, &recorder, &ready, &hub, clock)?;
     announce(listener.local_addr().map_err(Error::Start)?, admin.addr()).map_err(Error::Start)?;
 
     let accepting = ListenerMetrics::new(&recorder);
@@ -105,7 +108,7 @@ async fn serve(config: Config) -> Result<(), Error> {
         () = signals.next() => {}
     }
     tracing::info!(window = ?config.drain_window, "draining: closing all connections");
-    ready.block("draining");
+    ready.block(Cause::Draining, "the gateway is shutting down", clock.now());
     metrics.draining.set(1.0);
     signal.drain();
     for outlet in &outlets {
@@ -137,9 +140,9 @@ fn start_shards(
     hub: &Arc<Hub>,
     http: &Arc<http::Shared>,
     recorder: &Recorder,
+    clock: Clock,
 ) -> Result<Vec<JoinHandle<()>>, Error> {
     let options = Arc::new(config.shard.clone());
-    let clock = Clock::start();
     let mut threads = Vec::with_capacity(inboxes.len());
     for (number, inbox) in inboxes.into_iter().enumerate() {
         threads.push(shard::spawn(Parts {
@@ -160,10 +163,11 @@ fn start_admin(
     recorder: &Recorder,
     ready: &Readiness,
     hub: &Arc<Hub>,
+    clock: Clock,
 ) -> Result<AdminHandle, Error> {
     let metrics = HubMetrics::new(recorder);
     let hub = Arc::clone(hub);
-    let mut state = admin::State::new(recorder.clone(), ready.clone());
+    let mut state = admin::State::new(recorder.clone(), ready.clone(), clock);
     state.refresh = Arc::new(move || {
         metrics.rooms.set(count(hub.rooms()));
         metrics.users.set(count(hub.users()));

@@ -14,21 +14,30 @@ const TABLE: &[(&str, &str)] = &[
     ("id", ""),
     ("metrics", ""),
     ("drain", ""),
+    // Drivers of several layers stamp what they hand on, so that the times can be compared.
+    ("clock", ""),
+    ("readiness", ""),
     ("ws", ""),
+    // What the shards answer to an operator's question names connections and the labels of metrics.
+    ("inspect", "id metrics"),
     ("protocol", "id"),
     ("auth", "id"),
     ("history", "id"),
     ("presence", "id"),
     ("session", "id protocol ws"),
     ("transport", "metrics"),
-    ("inbox", "id ws transport"),
+    ("inbox", "id ws transport inspect metrics"),
     ("http", "id auth ws transport metrics drain"),
     ("engine", "id history metrics"),
-    ("hub", "id ws history presence engine inbox metrics"),
-    ("shard", "id metrics drain ws protocol auth history presence session transport inbox http hub"),
-    ("admin", "id auth protocol hub inbox drain metrics"),
+    ("hub", "id ws history presence engine inbox metrics clock"),
+    (
+        "shard",
+        "id metrics drain clock inspect ws protocol auth history presence session transport inbox http hub",
+    ),
+    ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect"),
+    ("watchdog", "clock readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
-    ("listener", "id inbox transport drain metrics"),
+    ("listener", "id inbox transport drain metrics clock readiness"),
     (
         "config",
         "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \
@@ -37,7 +46,7 @@ const TABLE: &[(&str, &str)] = &[
     (
         "server",
         "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \
-         listener config",
+         listener watchdog config clock readiness inspect",
     ),
     ("cli", "config"),
     ("main", "cli config server"),

@@ -7,12 +7,10 @@ mod process;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -28,7 +26,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::Clock;
 use crate::metrics::Recorder;
+use crate::readiness::Readiness;
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -45,37 +45,16 @@ pub struct State {
     pub recorder: Recorder,
     /// Whether new connections are welcome.
     pub ready: Readiness,
+    /// The process's monotonic time.
+    pub clock: Clock,
     /// Called before each scrape, to set gauges that others only count; must not block.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl State {
     /// A state whose gauges need no refresh.
-    pub fn new(recorder: Recorder, ready: Readiness) -> Self {
-        Self { recorder, ready, refresh: Arc::new(|| {}) }
-    }
-}
-
-/// The reasons why the gateway should get no new connections; ready when there are none.
-///
-/// Cheap to clone; all clones share the reasons.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<RwLock<BTreeSet<Cow<'static, str>>>>);
-
-impl Readiness {
-    /// Adds a reason; not ready from now on.
-    pub fn block(&self, reason: impl Into<Cow<'static, str>>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(reason.into());
-    }
-
-    /// Takes a reason away, if it is there.
-    pub fn clear(&self, reason: &str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(reason);
-    }
-
-    /// The reasons, sorted.
-    pub fn reasons(&self) -> Vec<Cow<'static, str>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    pub fn new(recorder: Recorder, ready: Readiness, clock: Clock) -> Self {
+        Self { recorder, ready, clock, refresh: Arc::new(|| {}) }
     }
 }
 
@@ -211,7 +190,7 @@ fn alive(_: &State) -> Response<Full<Bytes>> {
 }
 
 fn ready(state: &State) -> Response<Full<Bytes>> {
-    let reasons = state.ready.reasons();
+    let reasons = state.ready.reasons(state.clock.now());
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons });
     response(status, "application/json", format!("{body}\n"))

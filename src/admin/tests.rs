@@ -3,12 +3,13 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use super::*;
 use crate::metrics::{ListenerMetrics, ServerMetrics};
+use crate::readiness::Cause;
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn gateway() -> (AdminHandle, Recorder, Readiness) {
     let (recorder, ready) = (Recorder::new(), Readiness::default());
-    let admin = start(ANY_PORT, State::new(recorder.clone(), ready.clone())).unwrap();
+    let admin = start(ANY_PORT, State::new(recorder.clone(), ready.clone(), Clock::start())).unwrap();
     (admin, recorder, ready)
 }
 
@@ -41,7 +42,9 @@ fn refreshes_gauges_before_each_scrape() {
     let recorder = Recorder::new();
     let limit = ListenerMetrics::new(&recorder).limit;
     let refresh = Arc::new(move || limit.increment(1.0));
-    let admin = start(ANY_PORT, State { recorder, ready: Readiness::default(), refresh }).unwrap();
+    let admin =
+        start(ANY_PORT, State { recorder, ready: Readiness::default(), clock: Clock::start(), refresh })
+            .unwrap();
 
     ask(&admin, "GET", "/metrics");
     let (_, second) = ask(&admin, "GET", "/metrics");
@@ -58,10 +61,10 @@ fn is_ready_until_a_reason_speaks_against_it_and_alive_all_the_time() {
     };
 
     assert_eq!(body("/readyz"), (200, "{\"ready\":true,\"reasons\":[]}\n".to_owned()));
-    ready.block("draining");
+    ready.block(Cause::Draining, "stopping", 0);
     assert_eq!(body("/readyz"), (503, "{\"ready\":false,\"reasons\":[\"draining\"]}\n".to_owned()));
     assert_eq!(body("/livez"), (200, "alive\n".to_owned()));
-    ready.clear("draining");
+    ready.clear(Cause::Draining);
     assert_eq!(body("/readyz").0, 200);
 }
 
@@ -101,6 +104,7 @@ fn stops_with_open_connections_and_frees_its_port() {
 #[test]
 fn names_the_address_that_it_could_not_bind() {
     let (admin, ..) = gateway();
-    let error = start(admin.addr(), State::new(Recorder::new(), Readiness::default())).err().unwrap();
+    let error =
+        start(admin.addr(), State::new(Recorder::new(), Readiness::default(), Clock::start())).err().unwrap();
     assert!(error.to_string().contains(&admin.addr().to_string()), "{error}");
 }

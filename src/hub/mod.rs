@@ -132,6 +132,11 @@ impl Hub {
         Ok(addresses.len())
     }
 
+    /// Where the connections of a user are.
+    pub fn connections(&self, user: &UserId) -> Vec<Address> {
+        self.directory.addresses(user).into_vec()
+    }
+
     /// How many rooms have members.
     pub fn rooms(&self) -> usize {
         self.directory.rooms()

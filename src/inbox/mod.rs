@@ -4,7 +4,7 @@
 //! bounded in bytes and in number: what does not fit is refused to whoever sends, who holds back.
 //! What opens, closes or drains connections or ends the shard is not counted, because it must get through
 //! when a shard is busiest; it is bounded by its sources (the [`Gate`], one disconnect per client, one drain,
-//! one stop).
+//! one question per request of an operator, one stop).
 
 mod gate;
 #[cfg(test)]
@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::id::{ClientId, ClientKey, RoomKey};
+use crate::inspect::Question;
 use crate::ws::{CloseCode, PreparedMessage};
 
 pub use gate::{Admission, Gate, PLACES_TO_REFUSE, Permit};
@@ -71,6 +72,8 @@ pub enum Command {
         /// How long the closing may take.
         window: Duration,
     },
+    /// Say something about the connections or rooms of the shard.
+    Ask(Question),
     /// End the shard's thread at once; what is open is dropped.
     Stop,
 }
@@ -186,6 +189,11 @@ impl Outlet {
         Ok(())
     }
 
+    /// What is inside that the shard has not taken, with what was reserved.
+    pub fn waiting(&self) -> Amount {
+        self.shared.lock().held
+    }
+
     /// Takes the space for one message of so many encoded bytes, before anything is sent.
     ///
     /// Whoever sends to several inboxes reserves in each first, so that it reaches all or none.
@@ -252,7 +260,11 @@ impl Command {
         match self {
             Self::Publish { publication, .. } => Some(publication.message.frame().len()),
             Self::Direct { message, .. } => Some(message.frame().len()),
-            Self::Accept { .. } | Self::Disconnect { .. } | Self::Drain { .. } | Self::Stop => None,
+            Self::Accept { .. }
+            | Self::Disconnect { .. }
+            | Self::Drain { .. }
+            | Self::Ask(_)
+            | Self::Stop => None,
         }
     }
 }
@@ -303,10 +315,13 @@ impl Queue {
     }
 }
 
+/// How much of what is counted.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Amount {
-    bytes: usize,
-    items: usize,
+pub struct Amount {
+    /// Bytes of encoded messages.
+    pub bytes: usize,
+    /// Publications and direct messages.
+    pub items: usize,
 }
 
 impl Amount {

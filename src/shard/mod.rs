@@ -7,7 +7,6 @@
 mod backlog;
 mod batch;
 mod client;
-mod clock;
 mod conversation;
 mod counts;
 mod driver;
@@ -23,13 +22,13 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::id::{NodeId, ShardIndex};
 use crate::inbox::Inbox;
 use crate::metrics::ShardMetrics;
 use crate::{http, session};
 
-pub use clock::Clock;
 pub use driver::{SpawnError, spawn};
 
 #[doc(hidden)]

@@ -270,7 +270,9 @@ impl Core {
                 self.close(client, code, &reason, CloseReason::Kicked);
             }
             Command::Drain { window } => self.start_drain(window),
-            Command::Accept { .. } | Command::Stop => debug_assert!(false, "the driver does these itself"),
+            Command::Accept { .. } | Command::Ask(_) | Command::Stop => {
+                debug_assert!(false, "the driver does these itself");
+            }
         }
     }
 

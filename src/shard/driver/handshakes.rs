@@ -7,12 +7,12 @@ use mio::{Interest, Token};
 use slotmap::Key;
 use tokio::task::JoinError;
 
+use crate::clock::Clock;
 use crate::http;
 use crate::metrics::CloseReason;
 use crate::session::{Permissions, Session};
 use crate::transport::Transport;
 
-use super::super::clock::Clock;
 use super::super::state::Newcomer;
 use super::{Driver, Handshake, Socket};
 

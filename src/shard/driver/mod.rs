@@ -18,6 +18,7 @@ use slotmap::{KeyData, SecondaryMap};
 use tokio::io::unix::AsyncFd;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 
+use crate::clock::Clock;
 use crate::http;
 use crate::id::{ClientId, ClientKey};
 use crate::inbox::{Command, Inbox, Permit};
@@ -25,7 +26,6 @@ use crate::metrics::CloseReason;
 use crate::transport::{Transport, watch};
 
 use super::Parts;
-use super::clock::Clock;
 use super::conversation::StillHeld;
 use super::report::Report;
 use super::state::Shard;

@@ -1,13 +1,13 @@
 //! Where drivers read the time.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The gateway's monotonic time, as nanoseconds since it started.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
 
 impl Clock {
-    /// Starts at 0.
+    /// Starts at 0. One for the whole process, so that its times can be compared.
     #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
     pub fn start() -> Self {
         Self(Instant::now())
@@ -20,8 +20,13 @@ impl Clock {
     }
 
     /// Seconds since the Unix epoch; the wall clock, which may step.
-    #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
     pub fn unix() -> u64 {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        Self::since_epoch().as_secs()
+    }
+
+    /// As [`Clock::unix`], with the fraction.
+    #[expect(clippy::disallowed_methods, reason = "the one place where drivers read the clock")]
+    pub fn since_epoch() -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
 }

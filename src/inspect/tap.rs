@@ -1,0 +1,230 @@
+//! A live look at one room or one connection.
+//!
+//! The shards concerned put events into one bounded queue, from which the operator's reader takes them. Nobody waits for that
+//! reader: what does not fit is left out and counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::id::{ClientId, RoomId, UserId};
+
+/// Events that wait for a tap's reader; at most [`TEXT_BYTES_MAX`] of text in each.
+const EVENTS_MAX: usize = 256;
+
+/// What a tap shows of one message, in bytes; the rest is cut off.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+/// Which tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TapId(pub u64);
+
+/// What is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// What is said in a room, and who comes and goes.
+    Room(RoomId),
+    /// What one connection says and is given.
+    Connection(ClientId),
+}
+
+/// The shard's end of a tap; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tap {
+    /// Which one.
+    pub id: TapId,
+    /// What it looks at.
+    pub subject: Subject,
+    events: mpsc::Sender<Tapped>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The operator's end of a tap.
+#[derive(Debug)]
+pub struct TapReader {
+    events: mpsc::Receiver<Tapped>,
+    lost: Arc<AtomicU64>,
+}
+
+/// An event, and the shard on which it happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tapped {
+    /// The shard.
+    pub shard: u16,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened in a room or on a connection.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A shard begins to look.
+    Tapped {
+        /// Members of the room on this shard; 1 for a connection that is there.
+        members: usize,
+    },
+    /// A message of the room reached a shard with members. With several shards each says so.
+    Message {
+        /// Its place in the room.
+        offset: u64,
+        /// How many members the shard has for it.
+        members: usize,
+        /// Bytes of its JSON.
+        bytes: usize,
+        /// The beginning of its JSON.
+        text: String,
+    },
+    /// A batch of the room was given to all members on a shard.
+    Delivered {
+        /// Messages in it.
+        messages: usize,
+        /// Members that got some of it.
+        recipients: usize,
+        /// From reading the oldest message to the last member's turn.
+        seconds: f64,
+    },
+    /// A connection entered the room.
+    Joined {
+        /// Which.
+        #[serde(serialize_with = "super::as_text")]
+        client_id: ClientId,
+        /// Whose.
+        user: UserId,
+    },
+    /// A connection left the room, or ended.
+    Left {
+        /// Which.
+        #[serde(serialize_with = "super::as_text")]
+        client_id: ClientId,
+        /// Whose.
+        user: UserId,
+    },
+    /// The connection said something.
+    Received {
+        /// Bytes of the message.
+        bytes: usize,
+        /// The beginning of it.
+        text: String,
+    },
+    /// The connection was written to, or what is to be written was queued.
+    Sent {
+        /// Messages, control frames not counted.
+        messages: usize,
+        /// Bytes, frame headers included.
+        bytes: usize,
+        /// Whether it waits behind what the socket did not take.
+        is_queued: bool,
+    },
+    /// The socket was full: from here on there is a queue.
+    Blocked {
+        /// Bytes in the queue.
+        bytes: usize,
+    },
+    /// The socket took all of the queue.
+    Drained,
+    /// The connection ended, and with it the tap's subject.
+    Closed {
+        /// Why, as in `fanfare_connections_closed_total`.
+        reason: &'static str,
+    },
+}
+
+/// Makes a tap and its reader.
+pub fn tap(id: TapId, subject: Subject) -> (Tap, TapReader) {
+    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    let lost = Arc::new(AtomicU64::new(0));
+    (Tap { id, subject, events: sender, lost: Arc::clone(&lost) }, TapReader { events: receiver, lost })
+}
+
+impl Tap {
+    /// Gives an event to the reader, or counts it as lost when too many wait already.
+    pub fn show(&self, event: Tapped) {
+        if self.events.try_send(event).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nobody looks any more.
+    pub fn is_over(&self) -> bool {
+        self.events.is_closed()
+    }
+}
+
+impl TapReader {
+    /// The next event; `None` when no shard has the tap any more. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Tapped> {
+        self.events.recv().await
+    }
+
+    /// How many events were lost since the last call.
+    pub fn take_lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The beginning of a message, for people: cut at a character, and what is not UTF-8 replaced.
+pub fn beginning(message: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&message[..message.len().min(TEXT_BYTES_MAX)]);
+    match text.char_indices().next_back() {
+        // A character that the cut went through shows as a replacement, which the message does not have.
+        Some((at, char::REPLACEMENT_CHARACTER)) if message.len() > TEXT_BYTES_MAX => text[..at].to_owned(),
+        _ => text.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn leaves_out_and_counts_what_a_slow_reader_does_not_take() {
+        let (tap, mut reader) = tap(TapId(1), Subject::Room(RoomId::from_u64(5)));
+
+        for _ in 0..EVENTS_MAX + 7 {
+            tap.show(Tapped { shard: 0, event: Event::Drained });
+        }
+
+        assert_eq!((reader.take_lost(), reader.take_lost()), (7, 0));
+        let mut taken = 0;
+        drop(tap);
+        while reader.next().await.is_some() {
+            taken += 1;
+        }
+        assert_eq!(taken, EVENTS_MAX);
+    }
+
+    #[test]
+    fn is_over_when_its_reader_is_gone() {
+        let (tap, reader) = tap(TapId(1), Subject::Connection(ClientId(7)));
+        assert!(!tap.is_over());
+
+        drop(reader);
+
+        assert!(tap.is_over());
+    }
+
+    #[test]
+    fn an_event_is_one_flat_object() {
+        let user = UserId::parse("ann").unwrap();
+        let event = Event::Joined { client_id: ClientId(7), user };
+
+        let json = serde_json::to_string(&Tapped { shard: 1, event }).unwrap();
+
+        assert_eq!(json, r#"{"shard":1,"event":"joined","client_id":"0000000000000007","user":"ann"}"#);
+    }
+
+    #[test]
+    fn a_message_is_cut_between_characters() {
+        let long = "ä".repeat(TEXT_BYTES_MAX);
+        let shifted = format!("x{long}");
+
+        assert_eq!(beginning(long.as_bytes()), "ä".repeat(TEXT_BYTES_MAX / 2));
+        assert_eq!(beginning(shifted.as_bytes()), format!("x{}", "ä".repeat(TEXT_BYTES_MAX / 2 - 1)));
+        assert_eq!(beginning(b"short"), "short");
+        assert_eq!(beginning(b"\xff"), "\u{fffd}");
+    }
+}
