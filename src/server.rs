@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet, PLACES_TO_REFUSE};
+use crate::inspect::Vitals;
 use crate::listener::{Listener, raise_descriptor_limit};
 use crate::metrics::{
     HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics, count,
@@ -86,10 +87,10 @@ async fn serve(config: Config) -> Result<(), Error> {
     let (outlets, inboxes): (Vec<Outlet>, Vec<Inbox>) = (0..config.shards)
         .map(|_| Inbox::pair(inbox::Limits { bytes: config.hub.inbox_bytes, ..inbox::Limits::default() }))
         .unzip();
-    let hub = Hub::new(outlets.clone(), config.hub.clone());
+    let clock = Clock::start();
+    let hub = Hub::new(outlets.clone(), config.hub.clone(), clock);
     let verifier = Verifier::new(config.auth.clone())?;
     let http = http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder));
-    let clock = Clock::start();
     let shards = start_shards(&config, inboxes, &hub, &Arc::new(http), &recorder, clock)?;
     let ready = Readiness::default();
     let admin = start_admin(&config, &recorder, &ready, &hub, clock)?;
@@ -152,6 +153,7 @@ fn start_shards(
             hub: Arc::clone(hub),
             http: Arc::clone(http),
             metrics: ShardMetrics::new(recorder, number),
+            vitals: Vitals::new(clock.now()),
             clock,
         })?);
     }

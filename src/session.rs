@@ -67,8 +67,10 @@ impl Default for Limits {
 pub enum Action<'a> {
     /// Nothing.
     None,
-    /// Send the one message that was appended to the replies: the `pong` to a `ping`, an `error` to all else.
-    Reply,
+    /// Send the `pong` that was appended to the replies.
+    Pong,
+    /// Send the `error` with this code that was appended to the replies.
+    Refuse(ErrorCode),
     /// Make the client a member.
     Join {
         /// What the answer must carry.
@@ -122,6 +124,8 @@ pub enum Action<'a> {
         code: CloseCode,
         /// And this text.
         reason: &'static str,
+        /// The code of the error.
+        error: ErrorCode,
     },
 }
 
@@ -149,8 +153,8 @@ impl Session {
 
     /// Decides what a message of the client leads to.
     ///
-    /// `rooms_joined` is in how many rooms the client is, `timestamp` is in Unix seconds. With [`Action::Reply`] and
-    /// [`Action::Close`] exactly one JSON message has been appended to `replies`, otherwise nothing.
+    /// `rooms_joined` is in how many rooms the client is, `timestamp` is in Unix seconds. With [`Action::Pong`],
+    /// [`Action::Refuse`] and [`Action::Close`] exactly one JSON message has been appended to `replies`, otherwise nothing.
     pub fn handle<'a>(
         &mut self,
         parsed: &Parsed<'a>,
@@ -164,17 +168,17 @@ impl Session {
             Ok(request) => *request,
             Err(refusal) => {
                 write_error(mark, refusal.code, &refusal.content, timestamp, replies);
-                return self.count_bad_message(limits);
+                return self.count_bad_message(refusal.code, limits);
             }
         };
         self.bad_messages = 0;
         if let Request::Ping { data } = request {
             write_pong(mark, data, timestamp, replies);
-            return Action::Reply;
+            return Action::Pong;
         }
         self.permit(mark, request, limits, rooms_joined).unwrap_or_else(|refusal| {
             write_error(mark, refusal.code, &refusal.content, timestamp, replies);
-            Action::Reply
+            Action::Refuse(refusal.code)
         })
     }
 
@@ -237,12 +241,13 @@ impl Session {
         Err(Refusal::new(ErrorCode::Forbidden, content))
     }
 
-    fn count_bad_message<'a>(&mut self, limits: &Limits) -> Action<'a> {
+    fn count_bad_message<'a>(&mut self, error: ErrorCode, limits: &Limits) -> Action<'a> {
         self.bad_messages = self.bad_messages.saturating_add(1);
         if self.bad_messages < limits.bad_messages {
-            return Action::Reply;
+            return Action::Refuse(error);
         }
-        Action::Close { code: CloseCode::PolicyViolation, reason: "too many bad messages in a row" }
+        let reason = "too many bad messages in a row";
+        Action::Close { code: CloseCode::PolicyViolation, reason, error }
     }
 }
 
@@ -299,7 +304,7 @@ mod tests {
         let mut replies = Vec::new();
         let parsed = parser.parse(text.as_bytes());
         let action = session.handle(&parsed, limits, rooms, NOW, &mut replies);
-        let answered = matches!(action, Action::Reply | Action::Close { .. });
+        let answered = matches!(action, Action::Pong | Action::Refuse(_) | Action::Close { .. });
         assert_eq!(answered, !replies.is_empty(), "{action:?}");
         (String::from_utf8(replies).unwrap(), format!("{action:?}"))
     }
@@ -382,7 +387,7 @@ mod tests {
         ] {
             let (reply, action) = say(&mut session(None), request);
             assert!(reply.contains(r#""code":"unavailable""#), "{reply}");
-            assert_eq!(action, "Reply");
+            assert_eq!(action, "Refuse(Unavailable)");
         }
     }
 
@@ -390,7 +395,7 @@ mod tests {
     fn closes_a_client_that_sends_nothing_but_bad_messages() {
         let mut session = session(None);
         for _ in 1..32 {
-            assert_eq!(say(&mut session, "nonsense").1, "Reply");
+            assert_eq!(say(&mut session, "nonsense").1, "Refuse(BadMessage)");
         }
         let (reply, action) = say(&mut session, "nonsense");
         assert!(reply.contains("bad_message"));
@@ -402,7 +407,7 @@ mod tests {
         let mut session = session(None);
         for _ in 0..3 {
             for _ in 1..32 {
-                assert_eq!(say(&mut session, "[]").1, "Reply");
+                assert_eq!(say(&mut session, "[]").1, "Refuse(BadMessage)");
             }
             say(&mut session, r#"{"type":"ping"}"#);
         }

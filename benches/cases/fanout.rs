@@ -6,8 +6,9 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 use fanfare::id::{ClientKey, RoomKey};
-use fanfare::inbox::{Command, Inbox, Limits, Outlet, Publication};
-use fanfare::shard::bench::{Backlog, Flags, Lane, Room, Step};
+use fanfare::inbox::{Command, Inbox, Limits, Origin, Outlet, Publication};
+use fanfare::metrics::Source;
+use fanfare::shard::bench::{Backlog, Flags, Lane, Room, Stamp, Step};
 use fanfare::ws::PreparedMessage;
 use slotmap::SlotMap;
 
@@ -15,12 +16,15 @@ pub(crate) const MEMBERS: usize = 1000;
 
 const BATCH_BYTES: usize = 256 << 10;
 
+const STAMP: Stamp = Stamp { since: 0, source: Some(Source::Client) };
+
 pub(crate) fn message() -> PreparedMessage {
     PreparedMessage::text(&[b'x'; 128])
 }
 
 fn publication(message: &PreparedMessage, offset: u64) -> Publication {
-    Publication { offset, message: message.clone(), exclude: None, born: offset }
+    let origin = Origin { source: Source::Client, read_at: offset, dispatched_at: offset };
+    Publication { offset, message: message.clone(), exclude: None, origin }
 }
 
 /// A room with [`MEMBERS`], all of one kind.
@@ -44,7 +48,7 @@ impl Audience {
     pub(crate) fn turn(&mut self, publications: usize) -> usize {
         for _ in 0..publications {
             self.offset += 1;
-            self.room.append(publication(&self.message, self.offset));
+            self.room.append(&publication(&self.message, self.offset), self.offset);
         }
         let mut bytes = 0;
         loop {
@@ -70,12 +74,12 @@ pub(crate) struct SlowMember {
 impl SlowMember {
     pub(crate) fn new(publications: usize) -> Self {
         let batch = Bytes::from(message().frame().repeat(publications));
-        Self { backlog: Backlog::for_partial_write(Lane::Bulk, batch.clone(), 1), batch }
+        Self { backlog: Backlog::for_partial_write(Lane::Bulk, batch.clone(), 1, STAMP), batch }
     }
 
     /// One more batch waits, and the socket takes some of it.
     pub(crate) fn turn(&mut self) {
-        self.backlog.push_bulk(self.batch.clone(), usize::MAX).expect("no limit");
+        self.backlog.push(Lane::Bulk, self.batch.clone(), STAMP, usize::MAX).expect("no limit");
         let mut slices = [IoSlice::new(&[]); 16];
         black_box(self.backlog.slices(&mut slices));
         self.backlog.advance(self.batch.len());
@@ -83,7 +87,7 @@ impl SlowMember {
 
     /// The backlog of another one, whose socket took all of a batch but the last byte.
     pub(crate) fn begin(&self) -> Backlog {
-        Backlog::for_partial_write(Lane::Bulk, self.batch.clone(), self.batch.len() - 1)
+        Backlog::for_partial_write(Lane::Bulk, self.batch.clone(), self.batch.len() - 1, STAMP)
     }
 }
 

@@ -18,8 +18,10 @@ pub use self::directory::Address;
 use self::directory::Directory;
 use self::room::Said;
 pub use self::room::{Busy, Room, StreamPosition};
+use crate::clock::Clock;
 use crate::id::{ClientKey, NameRef, RoomId, RoomKey, ShardIndex, UserId};
-use crate::inbox::{Command, Outlet};
+use crate::inbox::{Command, Origin, Outlet};
+use crate::metrics::Source;
 use crate::ws::PreparedMessage;
 
 /// What the hub is given.
@@ -46,14 +48,15 @@ pub struct Hub {
     everyone: Arc<Room>,
     epochs: Epochs,
     options: Options,
+    clock: Clock,
 }
 
 impl Hub {
     /// Makes a hub over these shards: the outlet at index `n` leads to `ShardIndex(n)`.
-    pub fn new(shards: Vec<Outlet>, options: Options) -> Arc<Self> {
+    pub fn new(shards: Vec<Outlet>, options: Options, clock: Clock) -> Arc<Self> {
         let epochs = Epochs::random();
         let everyone = Arc::new(Room::new(None, epochs.next()));
-        Arc::new(Self { shards, directory: Directory::default(), everyone, epochs, options })
+        Arc::new(Self { shards, directory: Directory::default(), everyone, epochs, options, clock })
     }
 
     /// Adds a connection to its user's.
@@ -95,7 +98,7 @@ impl Hub {
 
     /// Publishes to a room: gives the message the next offset, and to each shard with members.
     ///
-    /// The client to `exclude` does not get it. `born` is when the request was read, in nanoseconds
+    /// The client to `exclude` does not get it. `read_at` is when the request was read, in nanoseconds
     /// of the gateway's clock.
     ///
     /// # Errors
@@ -106,9 +109,11 @@ impl Hub {
         room: &Room,
         message: PreparedMessage,
         exclude: Option<(ShardIndex, ClientKey)>,
-        born: u64,
+        source: Source,
+        read_at: u64,
     ) -> Result<u64, Busy> {
-        room.publish(&self.shards, &Said { message, exclude, born }, self.options.room_pending_bytes)
+        let said = Said { message, exclude, origin: self.origin(source, read_at) };
+        room.publish(&self.shards, &said, self.options.room_pending_bytes)
     }
 
     /// Sends to every connection of a user. Returns to how many; 0 when the user is not here.
@@ -116,7 +121,14 @@ impl Hub {
     /// # Errors
     ///
     /// [`Busy`] when one of the inboxes is full.
-    pub fn direct(&self, user: NameRef<'_>, message: &PreparedMessage, born: u64) -> Result<usize, Busy> {
+    pub fn direct(
+        &self,
+        user: NameRef<'_>,
+        message: &PreparedMessage,
+        source: Source,
+        read_at: u64,
+    ) -> Result<usize, Busy> {
+        let origin = self.origin(source, read_at);
         let mut addresses = self.directory.addresses(&UserId::from(user));
         addresses.sort_unstable_by_key(|address| address.shard);
         let bytes = message.frame().len();
@@ -127,9 +139,13 @@ impl Hub {
         }
         for (reservation, part) in parts {
             let clients = part.iter().map(|address| address.client).collect();
-            drop(reservation.push(Command::Direct { clients, message: message.clone(), born }));
+            drop(reservation.push(Command::Direct { clients, message: message.clone(), origin }));
         }
         Ok(addresses.len())
+    }
+
+    fn origin(&self, source: Source, read_at: u64) -> Origin {
+        Origin { source, read_at, dispatched_at: self.clock.now() }
     }
 
     /// Where the connections of a user are.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
-use crate::inbox::{Command, Outlet, Publication};
+use crate::inbox::{Command, Origin, Outlet, Publication};
 use crate::ws::PreparedMessage;
 
 /// One life of a room, from its first member to its last, as the shards with members share it.
@@ -146,13 +146,13 @@ impl Room {
 pub(super) struct Said {
     pub(super) message: PreparedMessage,
     pub(super) exclude: Option<(ShardIndex, ClientKey)>,
-    pub(super) born: u64,
+    pub(super) origin: Origin,
 }
 
 impl Said {
     fn publication(&self, offset: u64, to: ShardIndex) -> Publication {
         let exclude = self.exclude.and_then(|(shard, client)| (shard == to).then_some(client));
-        Publication { offset, message: self.message.clone(), exclude, born: self.born }
+        Publication { offset, message: self.message.clone(), exclude, origin: self.origin }
     }
 }
 
@@ -186,6 +186,7 @@ mod tests {
 
     use super::*;
     use crate::inbox::{Inbox, Limits};
+    use crate::metrics::Source;
 
     #[test]
     fn gives_offsets_from_one_and_to_each_shard_with_members_only() {
@@ -310,7 +311,11 @@ mod tests {
 
     fn said(payload_bytes: usize) -> Said {
         let message = PreparedMessage::text(&vec![b'x'; payload_bytes]);
-        Said { message, exclude: None, born: 0 }
+        Said {
+            message,
+            exclude: None,
+            origin: Origin { source: Source::Client, read_at: 0, dispatched_at: 0 },
+        }
     }
 
     fn key(number: u64) -> RoomKey {

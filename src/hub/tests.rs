@@ -19,7 +19,7 @@ fn publications_of_four_threads_enter_every_inbox_in_the_order_of_their_offsets(
             scope.spawn(move || {
                 let mut last = 0;
                 for _ in 0..EACH {
-                    let offset = hub.publish(room, message(), None, 0).unwrap();
+                    let offset = hub.publish(room, message(), None, Source::Client, 0).unwrap();
                     assert!(offset > last);
                     last = offset;
                 }
@@ -52,7 +52,7 @@ fn what_is_published_while_a_shard_joins_is_in_its_position_or_its_inbox() {
             (1..=JOINS).map(stay).collect::<Vec<_>>()
         });
         while !joiner.is_finished() {
-            hub.publish(&room, message(), None, 0).unwrap();
+            hub.publish(&room, message(), None, Source::Client, 0).unwrap();
             room.release(ShardIndex(0), key(1), message().frame().len());
         }
         joiner.join().unwrap()
@@ -98,7 +98,7 @@ fn a_room_that_begins_again_has_another_epoch() {
     let id = RoomId::parse("lobby").unwrap();
 
     let (room, first) = hub.join(&id, ShardIndex(0), key(1));
-    hub.publish(&room, message(), None, 0).unwrap();
+    hub.publish(&room, message(), None, Source::Client, 0).unwrap();
     hub.leave(&room, ShardIndex(0));
     let (_room, second) = hub.join(&id, ShardIndex(0), key(2));
 
@@ -112,7 +112,7 @@ fn everyone_is_a_room_that_is_not_counted_and_outlives_its_members() {
     let (hub, inboxes) = hub(2, roomy());
     let (room, _) = hub.join_everyone(ShardIndex(1), key(1));
 
-    assert_eq!(hub.publish(hub.everyone(), message(), None, 0), Ok(1));
+    assert_eq!(hub.publish(hub.everyone(), message(), None, Source::Client, 0), Ok(1));
     assert_eq!(publications(&inboxes[0]).count(), 0);
     assert_eq!(publications(&inboxes[1]).count(), 1);
     assert_eq!(hub.rooms(), 0);
@@ -131,12 +131,12 @@ fn a_direct_message_reaches_all_connections_of_the_user_by_one_command_per_shard
     }
     hub.connect(&UserId::parse("bob").unwrap(), address(1, 9));
 
-    assert_eq!(hub.direct(user.as_ref(), &message(), 7), Ok(5));
+    assert_eq!(hub.direct(user.as_ref(), &message(), Source::Client, 7), Ok(5));
 
     assert_eq!(direct_clients(&inboxes[0]), [vec![client(1), client(2), client(3)]]);
     assert!(direct_clients(&inboxes[1]).is_empty());
     assert_eq!(direct_clients(&inboxes[2]), [vec![client(1), client(2)]]);
-    assert_eq!(hub.direct(NameRef::Text("nobody"), &message(), 7), Ok(0));
+    assert_eq!(hub.direct(NameRef::Text("nobody"), &message(), Source::Client, 7), Ok(0));
 }
 
 #[test]
@@ -147,28 +147,32 @@ fn a_direct_message_reaches_nobody_when_one_inbox_is_full() {
     hub.connect(&user, address(1, 1));
     let taken = hub.shards[1].reserve(1).unwrap();
 
-    assert_eq!(hub.direct(user.as_ref(), &message(), 0), Err(Busy));
+    assert_eq!(hub.direct(user.as_ref(), &message(), Source::Client, 0), Err(Busy));
 
     assert!(direct_clients(&inboxes[0]).is_empty());
     drop(taken);
-    assert_eq!(hub.direct(user.as_ref(), &message(), 0), Ok(2));
+    assert_eq!(hub.direct(user.as_ref(), &message(), Source::Client, 0), Ok(2));
 }
 
 #[test]
 fn a_loud_room_is_busy_while_others_are_not() {
     let (outlet, _inbox) = Inbox::pair(Limits::default());
     let frame = message().frame().len();
-    let hub = Hub::new(vec![outlet], Options { room_pending_bytes: frame * 2, ..Options::default() });
+    let hub = Hub::new(
+        vec![outlet],
+        Options { room_pending_bytes: frame * 2, ..Options::default() },
+        Clock::start(),
+    );
     let (loud, _) = hub.join(&RoomId::from_u64(1), ShardIndex(0), key(1));
     let (calm, _) = hub.join(&RoomId::from_u64(2), ShardIndex(0), key(2));
 
-    hub.publish(&loud, message(), None, 0).unwrap();
-    hub.publish(&loud, message(), None, 0).unwrap();
+    hub.publish(&loud, message(), None, Source::Client, 0).unwrap();
+    hub.publish(&loud, message(), None, Source::Client, 0).unwrap();
 
-    assert_eq!(hub.publish(&loud, message(), None, 0), Err(Busy));
-    assert_eq!(hub.publish(&calm, message(), None, 0), Ok(1));
+    assert_eq!(hub.publish(&loud, message(), None, Source::Client, 0), Err(Busy));
+    assert_eq!(hub.publish(&calm, message(), None, Source::Client, 0), Ok(1));
     loud.release(ShardIndex(0), key(1), frame);
-    assert_eq!(hub.publish(&loud, message(), None, 0), Ok(3));
+    assert_eq!(hub.publish(&loud, message(), None, Source::Client, 0), Ok(3));
 }
 
 /// One shard's time in a room.
@@ -189,9 +193,9 @@ fn come_and_go(hub: &Hub, shard: ShardIndex) -> Vec<Stay> {
         let address = address(shard.0, turn);
         hub.connect(&user, address);
         let (room, position) = hub.join(&id, shard, key(turn));
-        let publish = |_| hub.publish(&room, message(), None, 0).unwrap();
+        let publish = |_| hub.publish(&room, message(), None, Source::Client, 0).unwrap();
         let published = (0..turn % 4).map(publish).collect();
-        assert!(hub.direct(user.as_ref(), &message(), 0).unwrap() >= 1);
+        assert!(hub.direct(user.as_ref(), &message(), Source::Client, 0).unwrap() >= 1);
         hub.leave(&room, shard);
         hub.disconnect(&user, address);
         stays.push(Stay { id, key: key(turn), position, published });
@@ -213,7 +217,10 @@ fn no_publication_has_the_place_of_another(stays: &[Vec<Stay>]) {
 
 fn hub(shards: u16, limits: Limits) -> (Arc<Hub>, Vec<Inbox>) {
     let (outlets, inboxes) = (0..shards).map(|_| Inbox::pair(limits)).unzip();
-    (Hub::new(outlets, Options { room_pending_bytes: 1 << 30, ..Options::default() }), inboxes)
+    (
+        Hub::new(outlets, Options { room_pending_bytes: 1 << 30, ..Options::default() }, Clock::start()),
+        inboxes,
+    )
 }
 
 /// Bounds that the tests of order do not reach.

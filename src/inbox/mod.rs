@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::id::{ClientId, ClientKey, RoomKey};
 use crate::inspect::Question;
+use crate::metrics::Source;
 use crate::ws::{CloseCode, PreparedMessage};
 
 pub use gate::{Admission, Gate, PLACES_TO_REFUSE, Permit};
@@ -55,8 +56,8 @@ pub enum Command {
         clients: SmallVec<[ClientKey; 2]>,
         /// What they get.
         message: PreparedMessage,
-        /// When the request was read, in nanoseconds of the gateway's clock.
-        born: u64,
+        /// Who said it, and when.
+        origin: Origin,
     },
     /// Close one client's connection.
     Disconnect {
@@ -87,8 +88,19 @@ pub struct Publication {
     pub message: PreparedMessage,
     /// The one client of the receiving shard that does not get it.
     pub exclude: Option<ClientKey>,
-    /// When the request was read, in nanoseconds of the gateway's clock.
-    pub born: u64,
+    /// Who said it, and when.
+    pub origin: Origin,
+}
+
+/// Who said something, and the first steps of its way. Times are nanoseconds of the gateway's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// What kind of publisher.
+    pub source: Source,
+    /// When the request was read.
+    pub read_at: u64,
+    /// When it was given to the shards with recipients.
+    pub dispatched_at: u64,
 }
 
 /// The bounds of an inbox, over what is counted.

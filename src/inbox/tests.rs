@@ -154,7 +154,8 @@ fn loses_nothing_between_threads_and_ends_with_nothing_held() {
 
 fn direct(payload_bytes: usize, born: u64) -> Command {
     let message = PreparedMessage::text(&vec![b'x'; payload_bytes]);
-    Command::Direct { clients: SmallVec::new(), message, born }
+    let origin = Origin { source: Source::Client, read_at: born, dispatched_at: born };
+    Command::Direct { clients: SmallVec::new(), message, origin }
 }
 
 fn accept(gate: &Gate) -> Command {
@@ -178,7 +179,7 @@ fn taken(inbox: &Inbox) -> VecDeque<Command> {
 
 fn births(commands: &VecDeque<Command>) -> Vec<u64> {
     let birth = |command: &Command| match command {
-        Command::Direct { born, .. } => *born,
+        Command::Direct { origin, .. } => origin.read_at,
         other => panic!("not a direct message: {other:?}"),
     };
     commands.iter().map(birth).collect()

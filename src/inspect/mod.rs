@@ -6,6 +6,7 @@
 
 mod tap;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,7 +129,7 @@ pub struct Closed {
     /// The code of the Close frame that the gateway chose; none when the client closed or broke off.
     pub code: Option<u16>,
     /// The reason of that frame, for people.
-    pub detail: String,
+    pub detail: Cow<'static, str>,
     /// When, in seconds since the Unix epoch.
     pub closed_at: u64,
     /// How long it was open.

@@ -160,6 +160,11 @@ impl TapReader {
         self.events.recv().await
     }
 
+    /// The next event, if there is one.
+    pub fn try_next(&mut self) -> Option<Tapped> {
+        self.events.try_recv().ok()
+    }
+
     /// How many events were lost since the last call.
     pub fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)

@@ -4,9 +4,9 @@ use metrics::{Counter, Gauge};
 
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Direction, DropReason, Family, HandshakeFailure,
-    LabelValue as _, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
+    LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
 };
-use super::merged::{Histogram, Seconds};
+use super::merged::{Histogram, Samples, Seconds};
 use super::{Recorder, table};
 
 /// What belongs to the process as a whole.
@@ -56,14 +56,12 @@ pub struct ShardMetrics {
     pub opened: Counter,
     /// Connections ended.
     pub closed: Family<CloseReason, Counter>,
-    /// How long they were open, in nanoseconds.
-    pub connection_duration: Histogram,
+    connection_duration: Histogram,
     /// Close frames that the gateway said.
     pub close_sent: Family<CloseSent, Counter>,
     /// Close frames that clients said.
     pub close_received: Family<ReceivedClose, Counter>,
-    /// Ping to pong, in nanoseconds.
-    pub ping_rtt: Histogram,
+    ping_rtt: Histogram,
     /// Connections closed after silence.
     pub ping_timeouts: Counter,
     /// Messages from clients.
@@ -76,18 +74,15 @@ pub struct ShardMetrics {
     pub received_bytes: Family<Layer, Counter>,
     /// Bytes to clients.
     pub sent_bytes: Family<Layer, Counter>,
-    /// Bytes of a message.
-    pub message_size: Family<Direction, Histogram>,
+    message_size: Family<Direction, Histogram>,
     /// Memberships of clients in rooms.
     pub memberships: Gauge,
     /// Messages published to a room or to everyone.
     pub broadcasts: Family<Source, Counter>,
     /// Messages sent to users.
     pub direct: Family<Source, Counter>,
-    /// Recipients of a broadcast on this shard.
-    pub recipients: Histogram,
-    /// Messages in one write of a batch.
-    pub write_batch: Histogram,
+    recipients: Histogram,
+    write_batch: Histogram,
     /// Messages that had to wait for a room or shard to take more.
     pub held: Counter,
     /// Message read to socket written, in nanoseconds.
@@ -104,10 +99,8 @@ pub struct ShardMetrics {
     pub slow: Gauge,
     /// Those that are not read from.
     pub held_connections: Gauge,
-    /// Bytes in a backlog when its socket could take more.
-    pub flush_bytes: Histogram,
-    /// Messages in it.
-    pub flush_messages: Histogram,
+    flush_bytes: Histogram,
+    flush_messages: Histogram,
     /// Writes to sockets.
     pub socket_writes: Family<WriteResult, Counter>,
     /// Messages that a recipient was not given.
@@ -166,6 +159,58 @@ impl ShardMetrics {
             lag: recorder.own_histogram(&table::LAG, &shard),
             busy: recorder.own_seconds(&table::BUSY, &shard),
             panics: recorder.counter(&table::PANICS, &shard),
+        }
+    }
+
+    /// Takes over what the pure parts have sampled.
+    pub fn absorb(&self, samples: &mut ShardSamples) {
+        self.connection_duration.absorb(&mut samples.connection_duration);
+        self.ping_rtt.absorb(&mut samples.ping_rtt);
+        for direction in Direction::ALL {
+            self.message_size[*direction].absorb(&mut samples.message_size[*direction]);
+        }
+        self.recipients.absorb(&mut samples.recipients);
+        self.write_batch.absorb(&mut samples.write_batch);
+        for source in Source::ALL {
+            self.stages[*source][Stage::ClientQueue].absorb(&mut samples.client_queue[*source]);
+        }
+        self.flush_bytes.absorb(&mut samples.flush_bytes);
+        self.flush_messages.absorb(&mut samples.flush_messages);
+    }
+}
+
+/// What the pure parts of a shard sample, until [`ShardMetrics::absorb`].
+#[derive(Debug)]
+pub struct ShardSamples {
+    /// How long connections were open, in nanoseconds.
+    pub connection_duration: Samples,
+    /// Ping to pong, in nanoseconds.
+    pub ping_rtt: Samples,
+    /// Bytes of a message.
+    pub message_size: Family<Direction, Samples>,
+    /// Recipients of a batch.
+    pub recipients: Samples,
+    /// Messages in a batch.
+    pub write_batch: Samples,
+    /// How long what a socket did not take at once waited for it, in nanoseconds.
+    pub client_queue: Family<Source, Samples>,
+    /// Bytes in a backlog when its socket could take more.
+    pub flush_bytes: Samples,
+    /// Messages in it.
+    pub flush_messages: Samples,
+}
+
+impl Default for ShardSamples {
+    fn default() -> Self {
+        Self {
+            connection_duration: Samples::new(&table::CONNECTION_DURATION),
+            ping_rtt: Samples::new(&table::PING_RTT),
+            message_size: Family::new(|_, _| Samples::new(&table::MESSAGE_SIZE)),
+            recipients: Samples::new(&table::RECIPIENTS),
+            write_batch: Samples::new(&table::WRITE_BATCH),
+            client_queue: Family::new(|_, _| Samples::new(&table::STAGE)),
+            flush_bytes: Samples::new(&table::FLUSH_BYTES),
+            flush_messages: Samples::new(&table::FLUSH_MESSAGES),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The labels: enums, so that the number of series is known.
 
 use std::marker::PhantomData;
-use std::ops::Index;
+use std::ops::{Index, IndexMut};
 
 /// One handle for each value of a label; indexed by the value.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Family<L, H> {
     handles: Box<[H]>,
     label: PhantomData<fn(L)>,
@@ -24,6 +24,12 @@ impl<L: LabelValue, H> Index<L> for Family<L, H> {
 
     fn index(&self, value: L) -> &H {
         &self.handles[value.index()]
+    }
+}
+
+impl<L: LabelValue, H> IndexMut<L> for Family<L, H> {
+    fn index_mut(&mut self, value: L) -> &mut H {
+        &mut self.handles[value.index()]
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,17 +25,78 @@ impl Histogram {
     /// Counts an observation.
     #[inline]
     pub fn record(&self, value: u64) {
+        let Cells { bounds, counts, sum } = &*self.cells;
+        add(&counts[bucket(bounds, value)], 1);
+        add(sum, value);
+    }
+
+    /// Counts what was sampled, which is then empty.
+    pub fn absorb(&self, samples: &mut Samples) {
+        if !mem::take(&mut samples.is_fresh) {
+            return;
+        }
+        debug_assert_eq!(self.cells.bounds, samples.bounds, "samples for another histogram");
+        for (cell, count) in self.cells.counts.iter().zip(&mut samples.counts) {
+            add(cell, mem::take(count));
+        }
+        add(&self.cells.sum, mem::take(&mut samples.sum));
+    }
+}
+
+/// Observations as plain numbers, on their way to a [`Histogram`]: what the pure parts of a shard have.
+#[derive(Debug)]
+pub struct Samples {
+    bounds: Box<[u64]>,
+    counts: Box<[u64]>,
+    sum: u64,
+    is_fresh: bool,
+}
+
+impl Samples {
+    pub(super) fn new(metric: &Metric) -> Self {
+        let bounds = bounds(metric);
+        let counts = vec![0; bounds.len() + 1].into_boxed_slice();
+        Self { bounds, counts, sum: 0, is_fresh: false }
+    }
+
+    /// Counts an observation.
+    #[inline]
+    pub fn record(&mut self, value: u64) {
         self.record_many(value, 1);
     }
 
     /// Counts the same observation so many times.
     #[inline]
-    pub fn record_many(&self, value: u64, times: u64) {
-        let Cells { bounds, counts, sum } = &*self.cells;
-        let bucket = bounds.partition_point(|bound| *bound < value);
-        add(&counts[bucket], times);
-        add(sum, value.saturating_mul(times));
+    pub fn record_many(&mut self, value: u64, times: u64) {
+        self.counts[bucket(&self.bounds, value)] += times;
+        self.sum += value * times;
+        self.is_fresh = true;
     }
+
+    /// How many observations there are.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+}
+
+#[inline]
+fn bucket(bounds: &[u64], value: u64) -> usize {
+    bounds.partition_point(|bound| *bound < value)
+}
+
+/// The bounds of a histogram of shards, in its cells' units.
+fn bounds(metric: &Metric) -> Box<[u64]> {
+    let Kind::ShardHistogram(bounds) = metric.kind else {
+        unreachable!("{} is no histogram of shards", metric.name);
+    };
+    let scale = scale(metric);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounds are in range")]
+    bounds.iter().map(|bound| (bound * scale).round() as u64).collect()
 }
 
 /// Seconds with one writer, who sees no other. Not `Clone`, as [`Histogram`].
@@ -74,12 +136,7 @@ struct Cells {
 
 impl Registry {
     pub(super) fn histogram(&self, metric: &Metric, labels: &[(&'static str, &str)]) -> Histogram {
-        let Kind::ShardHistogram(bounds) = metric.kind else {
-            unreachable!("{} is no histogram of shards", metric.name);
-        };
-        let scale = scale(metric);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounds are in range")]
-        let bounds: Box<[u64]> = bounds.iter().map(|bound| (bound * scale).round() as u64).collect();
+        let bounds = bounds(metric);
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         let cells = Arc::new(Cells { bounds, counts, sum: AtomicU64::new(0) });
         self.insert(metric, labels, Instrument::Histogram(Arc::clone(&cells)));

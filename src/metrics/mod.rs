@@ -22,13 +22,13 @@ use self::merged::{Registry, Seconds};
 pub use self::docs::docs;
 pub use self::handles::{
     AdminMetrics, HttpMetrics, HubMetrics, ListenerMetrics, RoomMetrics, ServerMetrics, ShardMetrics,
-    VitalsMetrics,
+    ShardSamples, VitalsMetrics,
 };
 pub use self::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Direction, DropReason, Family, HandshakeFailure,
     LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
 };
-pub use self::merged::{Histogram, write_head};
+pub use self::merged::{Histogram, Samples, write_head};
 pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};
 
 /// Where all metrics of the process are kept; cheap to clone.

@@ -148,8 +148,12 @@ fn histograms_of_shards_are_added_up_with_inclusive_bounds_and_exact_sums() {
     for nanoseconds in [0, 25_000, 25_001, 20_000_000_000] {
         shards[0].stages[Source::Client][Stage::Inbox].record(nanoseconds);
     }
-    shards[1].stages[Source::Client][Stage::Inbox].record_many(50_000, 3);
-    shards[1].recipients.record(10);
+    (0..3).for_each(|_| shards[1].stages[Source::Client][Stage::Inbox].record(50_000));
+    let mut samples = ShardSamples::default();
+    samples.recipients.record(10);
+    samples.message_size[Direction::Sent].record_many(100, 7);
+    shards[1].absorb(&mut samples);
+    shards[1].absorb(&mut samples);
 
     let (_, samples) = parse(&recorder.render());
     let name = "fanfare_delivery_stage_duration_seconds";
@@ -159,7 +163,8 @@ fn histograms_of_shards_are_added_up_with_inclusive_bounds_and_exact_sums() {
     assert_eq!(samples[&format!("{name}_count{{{labels}}}")], "7");
     assert_eq!(samples[&format!("{name}_sum{{{labels}}}")], "20.000200001");
     assert_eq!(samples[r#"fanfare_broadcast_recipients_bucket{le="5"}"#], "0");
-    assert_eq!(samples[r#"fanfare_broadcast_recipients_bucket{le="10"}"#], "1");
+    assert_eq!(samples[r#"fanfare_broadcast_recipients_bucket{le="10"}"#], "1", "absorbed once");
+    assert_eq!(samples[r#"fanfare_message_size_bytes_sum{direction="sent"}"#], "700");
 }
 
 #[test]

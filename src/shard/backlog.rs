@@ -9,6 +9,7 @@ use std::{iter, mem};
 
 use bytes::Bytes;
 
+use crate::metrics::Source;
 use crate::ws;
 
 /// Which of the two lanes of a backlog.
@@ -25,6 +26,15 @@ pub enum Lane {
 #[error("the outbound queue is full")]
 pub struct Overflow(pub Bytes);
 
+/// What is remembered of frames that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Since when, in nanoseconds of the gateway's clock.
+    pub since: u64,
+    /// Who said it; none for control frames and replies.
+    pub source: Option<Source>,
+}
+
 /// What waits to be written to one socket, in the order torn, control, bulk.
 ///
 /// Invariants: each slice in a lane is not empty, and begins and ends on a frame border; `bytes` is the sum of both
@@ -32,8 +42,8 @@ pub struct Overflow(pub Bytes);
 #[derive(Debug, Default)]
 pub struct Backlog {
     torn: Torn,
-    control: VecDeque<Bytes>,
-    bulk: VecDeque<Bytes>,
+    control: VecDeque<Waiting>,
+    bulk: VecDeque<Waiting>,
     bytes: usize,
     control_bytes: usize,
 }
@@ -44,6 +54,14 @@ struct Torn {
     frame: Bytes,
     /// How many of its bytes the socket has.
     written: usize,
+    stamp: Stamp,
+}
+
+/// Whole frames in a lane.
+#[derive(Debug)]
+struct Waiting {
+    frames: Bytes,
+    stamp: Stamp,
 }
 
 impl Torn {
@@ -63,50 +81,47 @@ impl Backlog {
     /// The frame that was cut is torn, whole frames behind it wait in `lane`. This is not held
     /// against the limit (it is one batch at most, and the frame that was begun must be ended before a Close can
     /// be said); the next push is.
-    pub fn for_partial_write(lane: Lane, mut frames: Bytes, written: usize) -> Self {
-        let (_, torn) = tear(&mut frames, written);
+    pub fn for_partial_write(lane: Lane, mut frames: Bytes, written: usize, stamp: Stamp) -> Self {
+        let (_, torn) = tear(&mut frames, written, stamp);
         let mut backlog = Self { bytes: torn.rest().len(), torn, ..Self::default() };
-        backlog.append(lane, frames);
+        backlog.append(lane, frames, stamp);
         backlog
     }
 
-    /// Appends whole frames to the bulk lane.
+    /// Appends whole frames to a lane.
     ///
     /// # Errors
     ///
     /// [`Overflow`] when more than `limit` bytes would be held; the backlog is then as before, and the caller
     /// disconnects the client as a slow consumer.
-    pub fn push_bulk(&mut self, frames: Bytes, limit: usize) -> Result<(), Overflow> {
-        self.push(Lane::Bulk, frames, limit)
-    }
-
-    /// Appends whole frames to the control lane.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Backlog::push_bulk`].
-    pub fn push_control(&mut self, frames: Bytes, limit: usize) -> Result<(), Overflow> {
-        self.push(Lane::Control, frames, limit)
+    pub fn push(&mut self, lane: Lane, frames: Bytes, stamp: Stamp, limit: usize) -> Result<(), Overflow> {
+        // The place in the queue counts as well, or a flood of 2-byte pongs would hold many times the limit.
+        let places = (self.control.len() + self.bulk.len() + 1) * size_of::<Waiting>();
+        if self.bytes + frames.len() + places > limit {
+            return Err(Overflow(frames));
+        }
+        self.append(lane, frames, stamp);
+        Ok(())
     }
 
     /// Makes `frame` (a Close) the last thing to be written: bulk is discarded, replies still precede it.
     ///
     /// A Close has room above every limit, as a full backlog is what it may have to tell of.
-    pub fn close(&mut self, frame: Bytes) {
+    pub fn close(&mut self, frame: Bytes, stamp: Stamp) {
         self.discard_bulk();
-        self.append(Lane::Control, frame);
+        self.append(Lane::Control, frame, stamp);
     }
 
     /// Drops all bulk; what is partly written stays, or the peer could not read what follows.
     pub fn discard_bulk(&mut self) {
-        self.bytes -= self.bulk.iter().map(Bytes::len).sum::<usize>();
+        self.bytes -= self.bulk.iter().map(|waiting| waiting.frames.len()).sum::<usize>();
         self.bulk = VecDeque::new();
     }
 
     /// Fills `slices` from the front with what is to be written next, and returns how many were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let torn = Some(self.torn.rest()).filter(|rest| !rest.is_empty());
-        let waiting = self.control.iter().chain(&self.bulk).map(Bytes::as_ref);
+        let waiting = self.lanes().map(|waiting| &waiting.frames[..]);
         let waiting = torn.into_iter().chain(waiting);
         slices.iter_mut().zip(waiting).map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count()
     }
@@ -115,32 +130,35 @@ impl Backlog {
     ///
     /// `written` is at most what [`Backlog::slices`] gave.
     pub fn advance(&mut self, written: usize) {
-        self.advance_over(written, |_| {});
+        self.advance_over(written, |_, _| {});
     }
 
     /// As [`Backlog::advance`]; tells the frames whose last byte is among those that were written, whole.
-    pub fn advance_over(&mut self, written: usize, mut ended: impl FnMut(&[u8])) {
+    pub fn advance_over(&mut self, written: usize, mut ended: impl FnMut(&[u8], Stamp)) {
         debug_assert!(written <= self.bytes, "a socket cannot take more than there is");
         self.bytes -= written;
         let from_torn = written.min(self.torn.rest().len());
         self.torn.written += from_torn;
         if from_torn > 0 && self.torn.rest().is_empty() {
-            ended(&mem::take(&mut self.torn).frame);
+            let Torn { frame, stamp, .. } = mem::take(&mut self.torn);
+            ended(&frame, stamp);
         }
         let mut left = written - from_torn;
         while left > 0 {
             let is_control = !self.control.is_empty();
             let lane = if is_control { &mut self.control } else { &mut self.bulk };
-            let Some(front) = lane.front_mut() else { return };
+            let Some(Waiting { frames: front, stamp }) = lane.front_mut() else { return };
             let before = front.len();
             if left < front.len() {
-                let (whole, torn) = tear(front, left);
-                ended(&whole);
+                let (whole, torn) = tear(front, left, *stamp);
+                if !whole.is_empty() {
+                    ended(&whole, *stamp);
+                }
                 self.torn = torn;
                 left = 0;
             } else {
                 left -= front.len();
-                ended(&mem::take(front));
+                ended(&mem::take(front), *stamp);
             }
             self.control_bytes -= if is_control { before - front.len() } else { 0 };
             if front.is_empty() {
@@ -156,12 +174,12 @@ impl Backlog {
 
     /// The frames of the bulk lane.
     pub fn bulk(&self) -> impl Iterator<Item = &[u8]> {
-        self.bulk.iter().map(Bytes::as_ref)
+        self.bulk.iter().map(|waiting| &waiting.frames[..])
     }
 
     /// All frames that are not written to their end, each whole.
     pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        iter::once(&self.torn.frame).chain(&self.control).chain(&self.bulk).map(Bytes::as_ref)
+        iter::once(&self.torn.frame[..]).chain(self.lanes().map(|waiting| &waiting.frames[..]))
     }
 
     /// How many bytes wait to be written.
@@ -174,22 +192,24 @@ impl Backlog {
         self.control_bytes
     }
 
+    /// Since when the oldest of it has been waiting; none when nothing waits.
+    pub fn oldest(&self) -> Option<u64> {
+        let torn = Some(&self.torn.stamp).filter(|_| !self.torn.rest().is_empty());
+        // Each lane is in the order in which things came to wait.
+        let fronts = [self.control.front(), self.bulk.front()].into_iter().flatten();
+        torn.into_iter().chain(fronts.map(|front| &front.stamp)).map(|stamp| stamp.since).min()
+    }
+
     /// Whether nothing waits, so that the backlog can be dropped and the client be written to directly again.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    fn push(&mut self, lane: Lane, frames: Bytes, limit: usize) -> Result<(), Overflow> {
-        // The place in the queue counts as well, or a flood of 2-byte pongs would hold many times the limit.
-        let places = (self.control.len() + self.bulk.len() + 1) * size_of::<Bytes>();
-        if self.bytes + frames.len() + places > limit {
-            return Err(Overflow(frames));
-        }
-        self.append(lane, frames);
-        Ok(())
+    fn lanes(&self) -> impl Iterator<Item = &Waiting> {
+        self.control.iter().chain(&self.bulk)
     }
 
-    fn append(&mut self, lane: Lane, frames: Bytes) {
+    fn append(&mut self, lane: Lane, frames: Bytes, stamp: Stamp) {
         self.bytes += frames.len();
         if frames.is_empty() {
             return;
@@ -197,15 +217,15 @@ impl Backlog {
         match lane {
             Lane::Control => {
                 self.control_bytes += frames.len();
-                self.control.push_back(frames);
+                self.control.push_back(Waiting { frames, stamp });
             }
-            Lane::Bulk => self.bulk.push_back(frames),
+            Lane::Bulk => self.bulk.push_back(Waiting { frames, stamp }),
         }
     }
 }
 
 /// Takes from `frames` those that the `written` bytes end, and the one that they end in.
-fn tear(frames: &mut Bytes, written: usize) -> (Bytes, Torn) {
+fn tear(frames: &mut Bytes, written: usize, stamp: Stamp) -> (Bytes, Torn) {
     let (mut begin, mut end) = (0, 0);
     while end < written {
         let Some(frame_bytes) = ws::frame_end(&frames[end..]) else {
@@ -220,7 +240,7 @@ fn tear(frames: &mut Bytes, written: usize) -> (Bytes, Torn) {
     }
     let mut whole = frames.split_to(end);
     let frame = whole.split_off(begin);
-    (whole, Torn { frame, written: written - begin })
+    (whole, Torn { frame, written: written - begin, stamp })
 }
 
 #[cfg(test)]
@@ -231,6 +251,7 @@ mod tests {
     use crate::ws::encode_text;
 
     const NO_LIMIT: usize = usize::MAX;
+    const NO_STAMP: Stamp = Stamp { since: 0, source: None };
 
     #[test]
     fn a_write_cut_at_every_place_leaves_the_rest_and_lets_control_in_only_between_frames() {
@@ -238,8 +259,8 @@ mod tests {
         let pong = frames(&["pong"]);
         let borders = [5, 7, 14];
         for written in 0..batch.len() {
-            let mut backlog = Backlog::for_partial_write(Lane::Bulk, batch.clone(), written);
-            backlog.push_control(pong.clone(), NO_LIMIT).unwrap();
+            let mut backlog = Backlog::for_partial_write(Lane::Bulk, batch.clone(), written, NO_STAMP);
+            backlog.push(Lane::Control, pong.clone(), NO_STAMP, NO_LIMIT).unwrap();
 
             let border = if written == 0 { 0 } else { *borders.iter().find(|end| **end >= written).unwrap() };
             let expected = [&batch[written..border], &pong, &batch[border..]].concat();
@@ -254,9 +275,9 @@ mod tests {
     #[test]
     fn replies_that_were_cut_stay_ahead_of_later_replies() {
         let replies = frames(&["first", "second"]);
-        let mut backlog = Backlog::for_partial_write(Lane::Control, replies.clone(), 1);
+        let mut backlog = Backlog::for_partial_write(Lane::Control, replies.clone(), 1, NO_STAMP);
 
-        backlog.push_control(frames(&["third"]), NO_LIMIT).unwrap();
+        backlog.push(Lane::Control, frames(&["third"]), NO_STAMP, NO_LIMIT).unwrap();
 
         assert_eq!(rest(&backlog), [&replies[1..], &frames(&["third"])].concat());
     }
@@ -266,7 +287,7 @@ mod tests {
         let batch = frames(&["one", "two"]);
         let bytes = batch.len();
 
-        let backlog = Backlog::for_partial_write(Lane::Bulk, batch, bytes);
+        let backlog = Backlog::for_partial_write(Lane::Bulk, batch, bytes, NO_STAMP);
 
         assert!(backlog.is_empty());
         assert_eq!(backlog.slices(&mut [IoSlice::new(&[])]), 0);
@@ -276,13 +297,13 @@ mod tests {
     fn refuses_what_passes_the_limit_and_is_then_as_before() {
         let mut backlog = Backlog::new();
         let batch = frames(&["one"]);
-        let limit = 2 * (batch.len() + size_of::<Bytes>());
-        backlog.push_bulk(batch.clone(), limit).unwrap();
-        backlog.push_control(batch.clone(), limit).unwrap();
+        let limit = 2 * (batch.len() + size_of::<Waiting>());
+        backlog.push(Lane::Bulk, batch.clone(), NO_STAMP, limit).unwrap();
+        backlog.push(Lane::Control, batch.clone(), NO_STAMP, limit).unwrap();
 
         let empty = frames(&[""]);
-        assert_eq!(backlog.push_control(empty.clone(), limit), Err(Overflow(empty.clone())));
-        assert_eq!(backlog.push_bulk(empty.clone(), limit), Err(Overflow(empty)));
+        assert_eq!(backlog.push(Lane::Control, empty.clone(), NO_STAMP, limit), Err(Overflow(empty.clone())));
+        assert_eq!(backlog.push(Lane::Bulk, empty.clone(), NO_STAMP, limit), Err(Overflow(empty)));
 
         assert_eq!(backlog.bytes(), 2 * batch.len());
     }
@@ -290,19 +311,20 @@ mod tests {
     #[test]
     fn two_byte_frames_cannot_hold_many_times_the_limit() {
         let mut backlog = Backlog::new();
-        let pushed =
-            (0..100_000).take_while(|_| backlog.push_control(frames(&[""]), 64 << 10).is_ok()).count();
+        let pushed = (0..100_000)
+            .take_while(|_| backlog.push(Lane::Control, frames(&[""]), NO_STAMP, 64 << 10).is_ok())
+            .count();
 
-        assert!(pushed * size_of::<Bytes>() <= 64 << 10);
+        assert!(pushed * size_of::<Waiting>() <= 64 << 10);
     }
 
     #[test]
     fn a_close_ends_the_cut_frame_and_the_replies_but_drops_the_bulk() {
         let batch = frames(&["one", "two"]);
-        let mut backlog = Backlog::for_partial_write(Lane::Bulk, batch.clone(), 1);
-        backlog.push_control(frames(&["ack"]), NO_LIMIT).unwrap();
+        let mut backlog = Backlog::for_partial_write(Lane::Bulk, batch.clone(), 1, NO_STAMP);
+        backlog.push(Lane::Control, frames(&["ack"]), NO_STAMP, NO_LIMIT).unwrap();
 
-        backlog.close(frames(&["bye"]));
+        backlog.close(frames(&["bye"]), NO_STAMP);
 
         let expected = [&batch[1..5], &frames(&["ack"]), &frames(&["bye"])].concat();
         assert_eq!(rest(&backlog), expected);
@@ -312,9 +334,28 @@ mod tests {
     #[test]
     fn gives_no_more_slices_than_there_is_room_for() {
         let mut backlog = Backlog::new();
-        (0..10).for_each(|_| backlog.push_bulk(frames(&["one"]), NO_LIMIT).unwrap());
+        (0..10).for_each(|_| backlog.push(Lane::Bulk, frames(&["one"]), NO_STAMP, NO_LIMIT).unwrap());
 
         assert_eq!(backlog.slices(&mut [IoSlice::new(&[]); 4]), 4);
+    }
+
+    #[test]
+    fn what_was_written_tells_since_when_it_waited_and_the_rest_how_old_it_is() {
+        let at = |since| Stamp { since, source: Some(Source::Client) };
+        let batch = frames(&["one", "two"]);
+        let mut backlog = Backlog::for_partial_write(Lane::Bulk, batch.clone(), 1, at(10));
+        backlog.push(Lane::Control, frames(&["ack"]), at(20), NO_LIMIT).unwrap();
+        backlog.push(Lane::Bulk, frames(&["new"]), at(30), NO_LIMIT).unwrap();
+        assert_eq!(backlog.oldest(), Some(10));
+
+        let mut told = Vec::new();
+        // The rest of the first frame, the reply, and the first byte of the second.
+        backlog.advance_over(4 + 5 + 1, |frames, stamp| told.push((frames.len(), stamp.since)));
+        assert_eq!((told.as_slice(), backlog.oldest()), (&[(5, 10), (5, 20)][..], Some(10)));
+        backlog.advance_over(4, |frames, stamp| told.push((frames.len(), stamp.since)));
+        assert_eq!((told[2], backlog.oldest()), ((5, 10), Some(30)));
+        backlog.advance(5);
+        assert_eq!(backlog.oldest(), None);
     }
 
     #[derive(Clone, Debug)]
@@ -352,12 +393,12 @@ mod tests {
                     Step::Bulk(lengths) => {
                         let batch = batch('b', lengths);
                         pushed_bytes += batch.len();
-                        backlog.push_bulk(batch, NO_LIMIT).unwrap();
+                        backlog.push(Lane::Bulk, batch, NO_STAMP, NO_LIMIT).unwrap();
                     }
                     Step::Control(lengths) => {
                         let batch = batch('c', lengths);
                         pushed_bytes += batch.len();
-                        backlog.push_control(batch, NO_LIMIT).unwrap();
+                        backlog.push(Lane::Control, batch, NO_STAMP, NO_LIMIT).unwrap();
                     }
                     Step::Write(bytes) => write(&mut backlog, bytes, &mut wire),
                     Step::Discard => {
@@ -368,7 +409,7 @@ mod tests {
                 }
                 prop_assert_eq!(rest(&backlog).len(), backlog.bytes());
                 prop_assert_eq!(&wire.ended[..], &wire.bytes[..wire.bytes.len() - backlog.begun_bytes()]);
-                prop_assert_eq!(backlog.control.iter().map(Bytes::len).sum::<usize>(), backlog.control_bytes());
+                prop_assert_eq!(backlog.control.iter().map(|waiting| waiting.frames.len()).sum::<usize>(), backlog.control_bytes());
             }
             write(&mut backlog, usize::MAX, &mut wire);
             prop_assert!(backlog.is_empty());
@@ -388,7 +429,7 @@ mod tests {
     fn write(backlog: &mut Backlog, bytes: usize, wire: &mut Wire) {
         let mut taken = rest(backlog);
         taken.truncate(bytes);
-        backlog.advance_over(taken.len(), |frames| wire.ended.extend_from_slice(frames));
+        backlog.advance_over(taken.len(), |frames, _| wire.ended.extend_from_slice(frames));
         wire.bytes.extend(taken);
     }
 

@@ -8,7 +8,7 @@ use crate::id::ClientKey;
 use crate::inbox::Publication;
 use crate::ws;
 
-use super::room::{Flags, Member};
+use super::room::{Flags, Member, Trace};
 
 /// One publication in a batch: its frame ends at `end` and begins where the one before ends.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub(super) type Marks = SmallVec<[Mark; 1]>;
 pub(super) struct Open {
     frames: Frames,
     pub(super) marks: Marks,
-    pub(super) born: u64,
+    pub(super) trace: Trace,
 }
 
 #[derive(Debug)]
@@ -43,18 +43,17 @@ enum Frames {
     Many(Vec<u8>),
 }
 
-impl From<Publication> for Open {
-    fn from(publication: Publication) -> Self {
+impl Open {
+    /// A batch that begins with this publication, which the shard took at `taken_at`.
+    pub(super) fn new(publication: &Publication, taken_at: u64) -> Self {
         let frame = publication.message.frame().clone();
         let mut marks = Marks::new();
-        marks.push(mark(&publication, frame.len()));
-        Self { frames: Frames::One(frame), marks, born: publication.born }
+        marks.push(mark(publication, frame.len()));
+        Self { frames: Frames::One(frame), marks, trace: Trace { origin: publication.origin, taken_at } }
     }
-}
 
-impl Open {
     /// Adds a publication of a higher offset.
-    pub(super) fn append(&mut self, publication: &Publication) {
+    pub(super) fn append(&mut self, publication: &Publication, taken_at: u64) {
         let frame = publication.message.frame();
         match &mut self.frames {
             Frames::One(first) => self.frames = Frames::Many([&first[..], &frame[..]].concat()),
@@ -62,7 +61,9 @@ impl Open {
         }
         debug_assert!(self.marks.last().is_none_or(|last| last.offset < publication.offset), "offsets rise");
         self.marks.push(mark(publication, self.bytes()));
-        self.born = self.born.min(publication.born);
+        if publication.origin.read_at < self.trace.origin.read_at {
+            self.trace = Trace { origin: publication.origin, taken_at };
+        }
     }
 
     /// The bytes of all frames.
@@ -83,8 +84,10 @@ pub(super) struct Flight {
     pub(super) marks: Marks,
     /// Its bytes without the frame headers.
     pub(super) payload_bytes: usize,
-    pub(super) born: u64,
+    pub(super) trace: Trace,
     pub(super) recipients: usize,
+    /// Publications given to them.
+    pub(super) deliveries: usize,
     /// The whole batch for [`Flags::NDJSON`] members, once the first of them has been met.
     ndjson: Option<Part>,
 }
@@ -106,7 +109,16 @@ impl From<Open> for Flight {
         };
         let first = open.marks.first().map_or(0, |mark| mark.offset);
         let payload_bytes = open.marks.iter().map(Mark::payload_bytes).sum();
-        Self { bytes, first, marks: open.marks, payload_bytes, born: open.born, recipients: 0, ndjson: None }
+        Self {
+            bytes,
+            first,
+            marks: open.marks,
+            payload_bytes,
+            trace: open.trace,
+            recipients: 0,
+            deliveries: 0,
+            ndjson: None,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One client's entry in the slab of its shard, and when it must be looked at next.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 use crate::http::Endpoint;
@@ -9,9 +11,9 @@ use crate::session::Session;
 use crate::ws::Decoder;
 
 use super::Heartbeat;
-use super::backlog::Backlog;
 use super::counts::Form;
-use super::wheel::tick_at_or_after as ticks;
+use super::queue::Queue;
+use super::wheel::{TICK, tick_at_or_after as ticks};
 
 /// A client's place in one room of its shard.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +36,7 @@ pub(super) enum Stage {
 /// Input that had to wait because a room took no more.
 pub(super) struct Held {
     /// When it was read, in nanoseconds of the gateway's clock.
-    pub(super) born: u64,
+    pub(super) read_at: u64,
     /// The message that was refused.
     pub(super) message: Vec<u8>,
     /// What had been read behind it.
@@ -46,15 +48,16 @@ pub(super) struct Client {
     pub(super) session: Session,
     pub(super) decoder: Decoder,
     /// Exists only while the socket takes less than there is to send.
-    pub(super) backlog: Option<Box<Backlog>>,
+    pub(super) queue: Option<Box<Queue>>,
     pub(super) held: Option<Box<Held>>,
     /// The first is the room of everyone.
     pub(super) memberships: SmallVec<[Membership; 2]>,
     pub(super) stage: Stage,
     pub(super) endpoint: Endpoint,
+    pub(super) opened_at: u32,
     pub(super) heard_at: u32,
     pub(super) ping_at: u32,
-    /// Since when the socket has not taken a byte although there is a backlog.
+    /// Since when the socket has not taken a byte although there is a queue.
     pub(super) blocked_at: u32,
     /// When the token runs out; `u32::MAX` for never.
     pub(super) expires_at: u32,
@@ -80,6 +83,16 @@ impl Client {
         self.stage == Stage::Open
     }
 
+    /// How long it has been open at tick `now`.
+    pub(super) fn open_for(&self, now: u32) -> Duration {
+        TICK * now.saturating_sub(self.opened_at)
+    }
+
+    /// In how many rooms it is, besides that of everyone, which is the first membership.
+    pub(super) fn rooms_joined(&self) -> usize {
+        self.memberships.len().saturating_sub(1)
+    }
+
     /// What the messages are that are sent to it.
     pub(super) fn form(&self) -> Form {
         match self.endpoint {
@@ -95,7 +108,7 @@ impl Client {
             return until;
         }
         let silent = self.heard_at.saturating_add(ticks(heartbeat.timeout));
-        let blocked = match self.backlog {
+        let blocked = match self.queue {
             Some(_) => self.blocked_at.saturating_add(ticks(heartbeat.write)),
             None => u32::MAX,
         };
@@ -109,7 +122,7 @@ impl Client {
         }
         if self.expires_at <= now {
             Due::Expired
-        } else if self.backlog.is_some() && self.blocked_at.saturating_add(ticks(heartbeat.write)) <= now {
+        } else if self.queue.is_some() && self.blocked_at.saturating_add(ticks(heartbeat.write)) <= now {
             Due::Blocked
         } else if self.heard_at.saturating_add(ticks(heartbeat.timeout)) <= now {
             Due::Silent

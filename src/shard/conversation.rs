@@ -2,14 +2,14 @@
 
 use crate::http::Endpoint;
 use crate::id::{ClientKey, NameRef, RoomId, RoomKey};
-use crate::metrics::{CloseReason, ReceivedType, SentType};
+use crate::metrics::{CloseReason, ReceivedType, RejectReason, SentType, Source};
 use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
 use crate::session::Action;
 use crate::ws::{self, CloseCode, DecodeError, Event, MessageKind, PreparedMessage};
 
 use super::backlog::Lane;
 use super::client::Held;
-use super::state::{Core, LocalRoom, Notice, Shard};
+use super::state::{Core, Notice, Shard};
 
 /// Whether a message was dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +26,13 @@ pub(super) struct StillHeld;
 /// What goes with a request besides what it asks.
 struct Asked<'a> {
     mark: Option<Mark<'a>>,
-    /// What the session's own answer is, where it gave one.
-    reply: SentType,
     /// When the request was read, in nanoseconds of the gateway's clock.
-    born: u64,
+    read_at: u64,
 }
 
 impl Shard {
-    /// Takes what a client's socket gave, at `born` nanoseconds. Replies are appended to `replies` as frames.
-    pub(super) fn receive(&mut self, key: ClientKey, input: &mut [u8], born: u64, replies: &mut Vec<u8>) {
+    /// Takes what a client's socket gave, at `read_at` nanoseconds. Replies are appended to `replies` as frames.
+    pub(super) fn receive(&mut self, key: ClientKey, input: &mut [u8], read_at: u64, replies: &mut Vec<u8>) {
         let now = self.core.now();
         let Some(client) = self.core.clients.get_mut(key) else { return };
         client.heard_at = now;
@@ -47,21 +45,21 @@ impl Shard {
             match client.decoder.decode(&mut input, limit) {
                 Ok(None) => return,
                 Ok(Some(Event::Message { kind, payload })) => {
-                    if self.message(key, kind, &payload, born, replies) == Flow::Held {
+                    if self.message(key, kind, &payload, read_at, replies) == Flow::Held {
                         let message = payload.into_vec();
                         self.core.counts.held += 1;
-                        return self.core.hold(key, Held { born, message, rest: input.to_vec() });
+                        return self.core.hold(key, Held { read_at, message, rest: input.to_vec() });
                     }
                 }
                 Ok(Some(Event::Ping(payload))) => ws::encode_pong(replies, &payload),
-                Ok(Some(Event::Pong(_))) => {}
-                Ok(Some(Event::Close(close))) => {
-                    let mut frame = Vec::new();
-                    ws::encode_close_reply(&mut frame, close.as_ref());
-                    return self.core.close_with(key, frame, CloseReason::Client);
+                Ok(Some(Event::Pong(payload))) => {
+                    if let Some(nanoseconds) = self.core.pings.round_trip(&payload, read_at) {
+                        self.core.counts.samples.ping_rtt.record(nanoseconds);
+                    }
                 }
+                Ok(Some(Event::Close(close))) => return self.core.answer_close(key, close.as_ref()),
                 Err(error) => {
-                    return self.core.close(key, error.close_code(), &error.to_string(), close_reason(error));
+                    return self.core.close(key, error.close_code(), error.to_string(), close_reason(error));
                 }
             }
         }
@@ -72,9 +70,12 @@ impl Shard {
         key: ClientKey,
         kind: MessageKind,
         payload: &[u8],
-        born: u64,
+        read_at: u64,
         replies: &mut Vec<u8>,
     ) -> Flow {
+        if !self.core.taps.is_empty() {
+            self.core.tap_received(key, payload);
+        }
         match (self.core.clients[key].endpoint, kind) {
             (Endpoint::Echo, kind) => self.core.echo(kind, payload, replies),
             (Endpoint::Ws, MessageKind::Binary) => {
@@ -82,17 +83,15 @@ impl Shard {
                 let text = "binary messages are not understood: send JSON in text";
                 self.core.close(key, CloseCode::Unsupported, text, CloseReason::InvalidPayload);
             }
-            (Endpoint::Ws, MessageKind::Text) => return self.request(key, payload, born, replies),
+            (Endpoint::Ws, MessageKind::Text) => return self.request(key, payload, read_at, replies),
         }
         Flow::Done
     }
 
-    fn request(&mut self, key: ClientKey, payload: &[u8], born: u64, replies: &mut Vec<u8>) -> Flow {
+    fn request(&mut self, key: ClientKey, payload: &[u8], read_at: u64, replies: &mut Vec<u8>) -> Flow {
         let Self { parser, core } = self;
         let parsed = parser.parse(payload);
-        let client = &core.clients[key];
-        // The first membership is that of everyone.
-        let mut joined = client.memberships.len() - 1;
+        let mut joined = core.clients[key].rooms_joined();
         if let Ok(Request::Join { room, .. }) = parsed.request
             && core.membership(key, room).is_some()
         {
@@ -104,8 +103,7 @@ impl Shard {
         let limits = &core.options.session;
         let action = client.session.handle(&parsed, limits, joined, core.timestamp, &mut core.json);
         let kind = received_type(&parsed.request);
-        let reply = if kind == ReceivedType::Ping { SentType::Pong } else { SentType::Error };
-        let flow = core.perform(key, action, &Asked { mark: parsed.mark, reply, born }, replies);
+        let flow = core.perform(key, action, &Asked { mark: parsed.mark, read_at }, replies);
         if flow == Flow::Done {
             core.counts.heard(kind, payload.len());
         }
@@ -119,12 +117,12 @@ impl Shard {
         let Some(held) = self.core.clients.get_mut(key).and_then(|client| client.held.take()) else {
             return Ok(None);
         };
-        let Held { born, message, mut rest } = *held;
-        if self.message(key, MessageKind::Text, &message, born, replies) == Flow::Held {
-            self.core.hold(key, Held { born, message, rest });
+        let Held { read_at, message, mut rest } = *held;
+        if self.message(key, MessageKind::Text, &message, read_at, replies) == Flow::Held {
+            self.core.hold(key, Held { read_at, message, rest });
             return Err(StillHeld);
         }
-        self.receive(key, &mut rest, born, replies);
+        self.receive(key, &mut rest, read_at, replies);
         Ok(Some(key))
     }
 }
@@ -146,7 +144,8 @@ impl Core {
     ) -> Flow {
         match action {
             Action::None => {}
-            Action::Reply => self.reply(asked.reply, replies),
+            Action::Pong => self.reply(SentType::Pong, replies),
+            Action::Refuse(code) => self.reply_error(code, replies),
             Action::Join { mark, room, .. } => self.join(key, room, mark, replies),
             Action::Leave { mark, room } => self.leave(key, room, mark, replies),
             Action::PublishRoom { mark, room, message, echo } => {
@@ -162,8 +161,8 @@ impl Core {
             Action::PublishUser { to, message, .. } => {
                 return self.direct(key, to, &message, asked, replies);
             }
-            Action::Close { code, reason } => {
-                self.reply(SentType::Error, replies);
+            Action::Close { code, reason, error } => {
+                self.reply_error(error, replies);
                 self.close(key, code, reason, CloseReason::Policy);
             }
         }
@@ -198,16 +197,8 @@ impl Core {
         if let Some(known) = self.names.get(&room) {
             return (*known, self.rooms[*known].hub.position());
         }
-        let id = RoomId::from(room);
-        let mut position = None;
-        let (hub, index, batch_bytes) = (&self.hub, self.index, self.options.batch_bytes);
-        let key = self.rooms.insert_with_key(|key| {
-            let (shared, at) = hub.join(&id, index, key);
-            position = Some(at);
-            LocalRoom::new(shared, batch_bytes)
-        });
-        self.names.insert(id, key);
-        (key, position.expect("set by the closure above"))
+        let index = self.index;
+        self.open_room(RoomId::from(room), |hub, id, key| hub.join(id, index, key))
     }
 
     fn leave(&mut self, key: ClientKey, room: NameRef<'_>, mark: Option<Mark<'_>>, replies: &mut Vec<u8>) {
@@ -237,7 +228,9 @@ impl Core {
             let index = membership.expect("the sender is a member").index;
             self.rooms[room].room.set_personal(index);
         }
-        let Ok(offset) = self.hub.publish(&self.rooms[room].hub, prepared, exclude, asked.born) else {
+        let Ok(offset) =
+            self.hub.publish(&self.rooms[room].hub, prepared, exclude, Source::Client, asked.read_at)
+        else {
             return Flow::Held;
         };
         self.counts.broadcasts += 1;
@@ -257,7 +250,10 @@ impl Core {
         replies: &mut Vec<u8>,
     ) -> Flow {
         let prepared = self.prepare(key, message);
-        let Ok(delivered) = self.hub.direct(user, &prepared, asked.born) else { return Flow::Held };
+        let Ok(delivered) = self.hub.direct(user, &prepared, Source::Client, asked.read_at) else {
+            return Flow::Held;
+        };
+        self.counts.direct += 1;
         if let Some(mark) = asked.mark {
             self.acknowledge(mark, &Ack::Direct { delivered }, replies);
         }
@@ -281,6 +277,11 @@ impl Core {
     fn refuse(&mut self, mark: Option<Mark<'_>>, code: ErrorCode, text: &str, replies: &mut Vec<u8>) {
         self.json.clear();
         protocol::write_error(mark, code, text, self.timestamp, &mut self.json);
+        self.reply_error(code, replies);
+    }
+
+    fn reply_error(&mut self, code: ErrorCode, replies: &mut Vec<u8>) {
+        self.counts.rejected.add(reject_reason(code), 1);
         self.reply(SentType::Error, replies);
     }
 
@@ -315,6 +316,21 @@ fn close_reason(error: DecodeError) -> CloseReason {
         CloseCode::MessageTooBig => CloseReason::TooLarge,
         CloseCode::InvalidPayload => CloseReason::InvalidPayload,
         _ => CloseReason::ProtocolError,
+    }
+}
+
+fn reject_reason(code: ErrorCode) -> RejectReason {
+    match code {
+        ErrorCode::BadMessage => RejectReason::BadMessage,
+        ErrorCode::UnknownType => RejectReason::UnknownType,
+        ErrorCode::MissingField => RejectReason::MissingField,
+        ErrorCode::NotAMember => RejectReason::NotAMember,
+        ErrorCode::Forbidden => RejectReason::Forbidden,
+        ErrorCode::TooManyRooms => RejectReason::TooManyRooms,
+        ErrorCode::RateLimited => RejectReason::RateLimited,
+        ErrorCode::MessageTooBig => RejectReason::MessageTooBig,
+        ErrorCode::Unavailable => RejectReason::Unavailable,
+        ErrorCode::Internal => RejectReason::Internal,
     }
 }
 

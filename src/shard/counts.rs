@@ -3,9 +3,13 @@
 use std::marker::PhantomData;
 use std::mem;
 
-use crate::metrics::{CloseReason, DropReason, LabelValue, ReceivedType, SentType};
+use crate::metrics::{
+    CloseReason, CloseSent, Direction, DropReason, LabelValue, ReceivedClose, ReceivedType, RejectReason,
+    SentType, ShardSamples,
+};
 use crate::ws;
 
+use super::queue::Load;
 use super::room::Completed;
 
 /// Plain counts that the driver publishes.
@@ -13,6 +17,9 @@ use super::room::Completed;
 pub(super) struct Counts {
     pub(super) opened: u64,
     pub(super) closed: Tally<CloseReason>,
+    pub(super) close_sent: Tally<CloseSent>,
+    pub(super) close_received: Tally<ReceivedClose>,
+    pub(super) rejected: Tally<RejectReason>,
     pub(super) received: Tally<ReceivedType>,
     /// What sockets have taken to the last byte.
     pub(super) sent: Messages,
@@ -24,12 +31,13 @@ pub(super) struct Counts {
     pub(super) ping_timeouts: u64,
     /// Messages published to a room or to everyone.
     pub(super) broadcasts: u64,
+    /// Messages to users.
+    pub(super) direct: u64,
     pub(super) held: u64,
-    /// The batches that were given to all.
-    pub(super) batches: Vec<Completed>,
+    pub(super) samples: ShardSamples,
     pub(super) memberships: usize,
-    pub(super) slow: usize,
-    pub(super) queue_bytes: usize,
+    /// The sum of what waits for the clients.
+    pub(super) queues: Load,
 }
 
 impl Counts {
@@ -37,14 +45,22 @@ impl Counts {
     pub(super) fn heard(&mut self, kind: ReceivedType, payload: usize) {
         self.received.add(kind, 1);
         self.payload_received += payload as u64;
+        self.samples.message_size[Direction::Received].record(payload as u64);
     }
 
-    /// Counts the messages in whole frames that a client was not given.
+    /// Counts a batch that was given to all.
+    pub(super) fn complete(&mut self, batch: &Completed) {
+        self.samples.recipients.record(batch.recipients as u64);
+        self.samples.write_batch.record(batch.publications as u64);
+    }
+
+    /// Counts the messages in whole frames that a client was not given; returns how many.
     #[cold]
-    pub(super) fn drop_frames(&mut self, reason: DropReason, form: Form, frames: &[u8]) {
+    pub(super) fn drop_frames(&mut self, reason: DropReason, form: Form, frames: &[u8]) -> usize {
         let mut messages = Messages::default();
-        messages.add_frames(form, frames);
+        let count = messages.add_frames(form, frames);
         self.drop_messages(reason, messages);
+        count
     }
 
     /// Counts messages that a client was not given.
@@ -80,28 +96,44 @@ impl Messages {
         self.payload += payload as u64;
     }
 
+    /// How many.
+    pub(super) fn count(&self) -> usize {
+        usize::try_from(self.kinds.values.iter().sum::<u64>()).unwrap_or(usize::MAX)
+    }
+
     /// Adds those of another count.
     pub(super) fn append(&mut self, mut other: Self) {
         other.kinds.take(|kind, count| self.kinds.add(kind, count));
         self.payload += other.payload;
     }
 
-    /// Adds those in whole frames, as they say themselves what they are.
+    /// Adds those in whole frames, as they say themselves what they are; returns how many.
     ///
     /// Whoever makes a message knows what it is, and whoever writes one at once counts what it knows; this is for
     /// those that had to wait, so that their queue holds nothing but bytes.
     #[cold]
-    pub(super) fn add_frames(&mut self, form: Form, frames: &[u8]) {
+    pub(super) fn add_frames(&mut self, form: Form, frames: &[u8]) -> usize {
+        let mut count = 0;
         for payload in ws::message_payloads(frames) {
             self.payload += payload.len() as u64;
-            match form {
-                Form::Echo => self.kinds.add(SentType::Echo, 1),
-                Form::Json => self.kinds.add(kind_of(payload), 1),
-                Form::Lines => {
-                    payload.split(|byte| *byte == b'\n').for_each(|line| self.kinds.add(kind_of(line), 1));
-                }
+            for message in form.messages(payload) {
+                let kind = if form == Form::Echo { SentType::Echo } else { kind_of(message) };
+                self.kinds.add(kind, 1);
+                count += 1;
             }
         }
+        count
+    }
+}
+
+impl Form {
+    /// How many messages there are in whole frames.
+    pub(super) fn count(self, frames: &[u8]) -> usize {
+        ws::message_payloads(frames).map(|payload| self.messages(payload).count()).sum()
+    }
+
+    fn messages(self, payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+        payload.split(move |byte| self == Self::Lines && *byte == b'\n')
     }
 }
 
@@ -192,7 +224,7 @@ mod tests {
         world.notices();
         let (first, second) = (frame("first"), frame("second"));
         let frames = Bytes::from([&first[..], &second[..]].concat());
-        world.shard.core.blocked(ann, &frames, first.len() - 1, Lane::Bulk);
+        world.shard.core.blocked(ann, &frames, first.len() - 1, Lane::Bulk, None);
         assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), []);
         world.shard.core.drained(ann, 1 + second.len() - 1);
         assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), [(SentType::Message, 1)]);
@@ -221,7 +253,7 @@ mod tests {
         let expected = [(SentType::Ack, 2), (SentType::Error, 1), (SentType::Pong, 1)];
         assert_eq!(counted(&mut world.shard.core.counts.replies.kinds), expected);
         let (payload, bytes) = (world.shard.core.counts.replies.payload, replies.len());
-        world.shard.core.blocked(ann, &replies.into(), 0, Lane::Control);
+        world.shard.core.blocked(ann, &replies.into(), 0, Lane::Control, None);
         assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), []);
         world.shard.core.drained(ann, bytes);
         assert_eq!(counted(&mut world.shard.core.counts.sent.kinds), expected);
@@ -237,7 +269,7 @@ mod tests {
                     (world.enter_as(protocol, is_ndjson), world.enter_as(protocol, is_ndjson));
                 for client in [reader, goer] {
                     world.say(client, r#"{"type":"join","room_id":5}"#);
-                    world.shard.core.blocked(client, &Bytes::from_static(&[0x89, 0]), 1, Lane::Control);
+                    world.shard.core.blocked(client, &Bytes::from_static(&[0x89, 0]), 1, Lane::Control, None);
                 }
                 for round in 0..30 {
                     for _ in 0..=round % 3 {
@@ -245,7 +277,7 @@ mod tests {
                         let mut replies = Vec::new();
                         world.shard.receive(reader, &mut masked(0x81, text.as_bytes()), 0, &mut replies);
                         if !replies.is_empty() {
-                            world.shard.core.enqueue(reader, replies.into(), Lane::Control);
+                            world.shard.core.enqueue(reader, replies.into(), Lane::Control, None);
                         }
                     }
                     world.notices();
@@ -267,7 +299,7 @@ mod tests {
                 let dropped: Vec<_> =
                     Some((DropReason::Closing, dropped)).filter(|_| dropped > 0).into_iter().collect();
                 assert_eq!(counted(&mut counts.dropped), dropped);
-                assert_eq!((counts.slow, counts.queue_bytes), (0, 0));
+                assert_eq!(counts.queues, Load::default());
             }
         }
     }
@@ -277,11 +309,10 @@ mod tests {
         let mut world = World::new();
         let ann: Vec<_> = (0..4).map(|_| world.enter("ann")).collect();
         world.notices();
-        world.now = 77;
         world.say(ann[0], r#"{"type":"message","to":"ann","content":"x"}"#);
         world.apply();
         let samples: Vec<_> =
-            std::iter::from_fn(|| world.shard.core.next_notice().map(|notice| notice.sample)).collect();
-        assert_eq!(samples, [Some(77), None, None, Some(77)]);
+            std::iter::from_fn(|| world.shard.core.next_notice().map(|notice| notice.is_sample)).collect();
+        assert_eq!(samples, [true, false, false, true]);
     }
 }

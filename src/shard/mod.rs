@@ -9,11 +9,17 @@ mod batch;
 mod client;
 mod conversation;
 mod counts;
+mod deadline;
 mod driver;
+mod farewell;
+mod heat;
+mod inspection;
 mod outbound;
+mod queue;
 mod report;
 mod room;
 mod state;
+mod taps;
 mod wheel;
 
 #[cfg(test)]
@@ -26,6 +32,7 @@ use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::id::{NodeId, ShardIndex};
 use crate::inbox::Inbox;
+use crate::inspect::Vitals;
 use crate::metrics::ShardMetrics;
 use crate::{http, session};
 
@@ -34,7 +41,7 @@ pub use driver::{SpawnError, spawn};
 #[doc(hidden)]
 pub mod bench {
     //! The pure parts, for `benches/`.
-    pub use super::backlog::{Backlog, Lane, Overflow};
+    pub use super::backlog::{Backlog, Lane, Overflow, Stamp};
     pub use super::room::*;
 }
 
@@ -76,6 +83,13 @@ pub struct Options {
     pub node: NodeId,
 }
 
+impl Options {
+    /// Bytes that wait for one client at least, for it to count as slow: a quarter of what may.
+    pub fn watermark(&self) -> usize {
+        self.outbound_bytes / 4
+    }
+}
+
 /// Everything that one shard works with.
 pub struct Parts {
     /// Which one this is.
@@ -90,6 +104,8 @@ pub struct Parts {
     pub http: Arc<http::Shared>,
     /// This shard's instruments.
     pub metrics: ShardMetrics,
+    /// What others see of this shard.
+    pub vitals: Arc<Vitals>,
     /// The process's monotonic time.
     pub clock: Clock,
 }

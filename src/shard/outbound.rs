@@ -5,12 +5,14 @@ use std::io::IoSlice;
 use bytes::Bytes;
 
 use crate::id::ClientKey;
-use crate::metrics::{CloseReason, DropReason};
+use crate::metrics::{CloseReason, DropReason, Source};
 use crate::ws::CloseCode;
 
-use super::backlog::{Backlog, Lane, Overflow};
+use super::backlog::{Backlog, Lane, Overflow, Stamp};
 use super::client::Stage;
-use super::room::{self, Step};
+use super::counts::Counts;
+use super::queue::{Load, Queue};
+use super::room::{self, Step, Trace};
 use super::state::{Core, Notice};
 
 /// Deliveries from one room before the next room, or somebody else's message, has its turn: so many writes are what the
@@ -28,8 +30,8 @@ pub(super) struct Delivery {
     pub(super) messages: usize,
     /// Its bytes without the frame headers.
     pub(super) payload_bytes: usize,
-    /// When the oldest message in it was read, where this member's delay is to be recorded.
-    pub(super) sample: Option<u64>,
+    /// Whether this member's delay is to be recorded, from [`Core::delivery_trace`].
+    pub(super) is_sample: bool,
 }
 
 impl Core {
@@ -57,16 +59,26 @@ impl Core {
                 Step::Deliver(delivery) => {
                     *budget -= 1;
                     self.served += 1;
-                    let room::Delivery { client, publications: messages, payload_bytes, sample } = delivery;
-                    if self.clients[client].backlog.is_none() {
-                        return Some(Delivery { client, messages, payload_bytes, sample });
+                    let room::Delivery { client, publications: messages, payload_bytes, is_sample } =
+                        delivery;
+                    let is_direct = self.clients[client].queue.is_none();
+                    if !self.taps.is_empty() {
+                        self.tap_sent(client, messages, self.delivery_bytes().len(), !is_direct);
                     }
-                    let bytes = local.room.bytes().clone();
-                    self.enqueue(client, bytes, Lane::Bulk);
+                    if is_direct {
+                        return Some(Delivery { client, messages, payload_bytes, is_sample });
+                    }
+                    let bytes = self.delivery_bytes().clone();
+                    let source = self.delivery_trace().map(|trace| trace.origin.source);
+                    self.enqueue(client, bytes, Lane::Bulk, source);
                 }
                 Step::Complete(completed) => {
                     local.hub.release(self.index, key, completed.bytes);
-                    self.counts.batches.push(completed);
+                    local.heat.add(&completed, self.time);
+                    self.counts.complete(&completed);
+                    if !self.taps.is_empty() {
+                        self.tap_delivered(key, &completed);
+                    }
                 }
                 Step::Idle => {
                     local.queued = false;
@@ -84,39 +96,41 @@ impl Core {
         self.ready.front().and_then(|key| self.rooms.get(*key)).map_or(&NOTHING, |local| local.room.bytes())
     }
 
+    /// The way of what the last [`Core::next_delivery`] delivers.
+    pub(super) fn delivery_trace(&self) -> Option<Trace> {
+        self.rooms.get(*self.ready.front()?)?.room.trace()
+    }
+
     /// Whether no more is to be read from a client for the time being.
     pub(super) fn reads_are_paused(&self, key: ClientKey) -> bool {
         self.clients.get(key).is_some_and(|client| {
-            let replies = client.backlog.as_ref().map_or(0, |backlog| backlog.control_bytes());
+            let replies = client.queue.as_ref().map_or(0, |queue| queue.backlog().control_bytes());
             client.held.is_some() || (client.is_open() && replies > CONTROL_BYTES_PAUSE)
         })
     }
 
     pub(super) fn has_backlog(&self, key: ClientKey) -> bool {
-        self.clients.get(key).is_some_and(|client| client.backlog.is_some())
+        self.clients.get(key).is_some_and(|client| client.queue.is_some())
     }
 
-    /// Queues whole frames behind what waits already. A full queue closes the client as a slow consumer.
-    pub(super) fn enqueue(&mut self, key: ClientKey, frames: Bytes, lane: Lane) {
+    /// Queues whole frames behind what waits already; `source` is who said what is in them, none for replies and
+    /// control frames. A full queue closes the client as a slow consumer.
+    pub(super) fn enqueue(&mut self, key: ClientKey, frames: Bytes, lane: Lane, source: Option<Source>) {
         let limit = self.options.outbound_bytes;
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let stamp = Stamp { since: self.time, source };
+        let Some(client) = self.clients.get(key) else { return };
         // Answers to what came before a Close still go out before it.
         let is_wanted = client.is_open() || lane == Lane::Control;
         let form = client.form();
-        let Some(backlog) = client.backlog.as_mut().filter(|_| is_wanted) else {
-            return self.counts.drop_frames(DropReason::Closing, form, &frames);
-        };
-        let length = frames.len();
-        let pushed = match lane {
-            Lane::Control => backlog.push_control(frames, limit),
-            Lane::Bulk => backlog.push_bulk(frames, limit),
-        };
-        match pushed {
-            Ok(()) => self.counts.queue_bytes += length,
-            Err(Overflow(frames)) => {
-                self.counts.drop_frames(DropReason::BytesLimit, form, &frames);
-                self.overflow(key, "too much was waiting to be read");
-            }
+        if client.queue.is_none() || !is_wanted {
+            self.counts.drop_frames(DropReason::Closing, form, &frames);
+            return;
+        }
+        let messages = form.count(&frames);
+        let pushed = self.change_queue(key, |queue, _| queue.push((lane, stamp), frames, messages, limit));
+        if let Some(Err(Overflow(frames))) = pushed {
+            self.counts.drop_frames(DropReason::BytesLimit, form, &frames);
+            self.overflow(key, "too much was waiting to be read");
         }
     }
 
@@ -124,13 +138,19 @@ impl Core {
     pub(super) fn next_notice(&mut self) -> Option<Notice> {
         loop {
             let notice = self.notices.pop_front()?;
-            if !self.has_backlog(notice.client) {
+            let is_direct = !self.has_backlog(notice.client);
+            if !self.taps.is_empty() {
+                let messages = usize::from(notice.message.is_some());
+                self.tap_sent(notice.client, messages, notice.frame.len(), !is_direct);
+            }
+            if is_direct {
                 return Some(notice);
             }
             if notice.is_close {
                 self.enqueue_close(notice.client, notice.frame);
             } else {
-                self.enqueue(notice.client, notice.frame, notice.lane);
+                let source = notice.trace.map(|trace| trace.origin.source);
+                self.enqueue(notice.client, notice.frame, notice.lane, source);
             }
         }
     }
@@ -138,63 +158,90 @@ impl Core {
     /// Makes a Close frame the last of what waits. Messages that wait are dropped, so that it is seen.
     fn enqueue_close(&mut self, key: ClientKey, frame: Bytes) {
         self.discard_bulk(key, DropReason::Closing);
-        if let Some(backlog) = self.clients.get_mut(key).and_then(|client| client.backlog.as_mut()) {
-            self.counts.queue_bytes += frame.len();
-            backlog.close(frame);
-        }
+        let stamp = Stamp { since: self.time, source: None };
+        self.change_queue(key, |queue, _| queue.close(frame, stamp));
     }
 
     /// Drops the messages of rooms and users that wait for a client; one that is partly written stays.
-    fn discard_bulk(&mut self, key: ClientKey, reason: DropReason) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let form = client.form();
-        let Some(backlog) = &mut client.backlog else { return };
-        backlog.bulk().for_each(|frames| self.counts.drop_frames(reason, form, frames));
-        let before = backlog.bytes();
-        backlog.discard_bulk();
-        self.counts.queue_bytes -= before - backlog.bytes();
+    pub(super) fn discard_bulk(&mut self, key: ClientKey, reason: DropReason) {
+        let Some(form) = self.clients.get(key).map(|client| client.form()) else { return };
+        self.change_queue(key, |queue, counts| {
+            queue.discard_bulk(|frames| counts.drop_frames(reason, form, frames));
+        });
     }
 
-    /// The socket took only `written` bytes of `frames`: the rest waits.
-    pub(super) fn blocked(&mut self, key: ClientKey, frames: &Bytes, written: usize, lane: Lane) {
+    /// The socket took only `written` bytes of `frames`: the rest waits. `source` is as for [`Core::enqueue`].
+    pub(super) fn blocked(
+        &mut self,
+        key: ClientKey,
+        frames: &Bytes,
+        written: usize,
+        lane: Lane,
+        source: Option<Source>,
+    ) {
         let now = self.now();
+        let place = u32::try_from(self.backlogged.len()).expect("there are fewer clients than that");
         let Some(client) = self.clients.get_mut(key) else { return };
-        debug_assert!(client.backlog.is_none(), "a client with a backlog is not written to directly");
-        let backlog = Backlog::for_partial_write(lane, frames.clone(), written);
-        self.counts.sent.add_frames(client.form(), &frames[..written - backlog.begun_bytes()]);
-        self.counts.queue_bytes += backlog.bytes();
-        self.counts.slow += 1;
-        client.backlog = Some(Box::new(backlog));
+        debug_assert!(client.queue.is_none(), "a client with a queue is not written to directly");
+        let stamp = Stamp { since: self.time, source };
+        let backlog = Backlog::for_partial_write(lane, frames.clone(), written, stamp);
+        let form = client.form();
+        let ended = &frames[..written - backlog.begun_bytes()];
+        self.counts.sent.add_frames(form, ended);
+        let bytes = backlog.bytes();
+        let queue = Queue::new(backlog, form.count(&frames[ended.len()..]), place);
+        self.counts.queues.replace(Load::default(), queue.load(self.options.watermark()));
+        client.queue = Some(Box::new(queue));
         client.blocked_at = now;
+        self.backlogged.push(key);
         self.reschedule(key);
+        if !self.taps.is_empty() {
+            self.tap_blocked(key, bytes);
+        }
     }
 
     /// Closes a client that does not take what there is for it.
-    pub(super) fn overflow(&mut self, key: ClientKey, text: &str) {
-        self.discard_bulk(key, DropReason::BytesLimit);
+    pub(super) fn overflow(&mut self, key: ClientKey, text: &'static str) {
         self.close(key, CloseCode::SlowConsumer, text, CloseReason::SlowConsumer);
+    }
+
+    /// The socket of a client with a queue can take more: samples what waits.
+    pub(super) fn begin_flush(&mut self, key: ClientKey) {
+        if let Some(queue) = self.clients.get(key).and_then(|client| client.queue.as_ref()) {
+            self.counts.samples.flush_bytes.record(queue.backlog().bytes() as u64);
+            self.counts.samples.flush_messages.record(queue.messages() as u64);
+        }
     }
 
     /// Fills `slices` with what waits for a client; returns how many, and their bytes.
     pub(super) fn backlog_slices<'a>(&'a self, key: ClientKey, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
-        let Some(backlog) = self.clients.get(key).and_then(|client| client.backlog.as_ref()) else {
+        let Some(queue) = self.clients.get(key).and_then(|client| client.queue.as_ref()) else {
             return (0, 0);
         };
-        let count = backlog.slices(slices);
+        let count = queue.backlog().slices(slices);
         (count, slices[..count].iter().map(|slice| slice.len()).sum())
     }
 
     /// The socket took so many bytes of what waited.
     pub(super) fn drained(&mut self, key: ClientKey, written: usize) {
-        let now = self.now();
+        let (now, time) = (self.now(), self.time);
         let Some(client) = self.clients.get_mut(key) else { return };
-        let form = client.form();
-        let Some(backlog) = &mut client.backlog else { return };
-        backlog.advance_over(written, |frames| self.counts.sent.add_frames(form, frames));
         client.blocked_at = now;
-        self.counts.queue_bytes -= written;
-        if backlog.is_empty() {
+        let form = client.form();
+        let is_empty = self.change_queue(key, |queue, counts| {
+            queue.advance(written, |frames, stamp| {
+                if let Some(source) = stamp.source {
+                    counts.samples.client_queue[source].record(time.saturating_sub(stamp.since));
+                }
+                counts.sent.add_frames(form, frames)
+            });
+            queue.backlog().is_empty()
+        });
+        if is_empty == Some(true) {
             self.forget_backlog(key);
+            if !self.taps.is_empty() {
+                self.tap_drained(key);
+            }
             if matches!(self.clients[key].stage, Stage::Leaving { .. }) {
                 self.end_sending(key);
             }
@@ -204,10 +251,36 @@ impl Core {
     /// Drops what waits for a client, and takes it out of the counts.
     pub(super) fn forget_backlog(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let Some(backlog) = client.backlog.take() else { return };
+        let Some(queue) = client.queue.take() else { return };
         let form = client.form();
-        backlog.frames().for_each(|frames| self.counts.drop_frames(DropReason::Closing, form, frames));
-        self.counts.queue_bytes -= backlog.bytes();
-        self.counts.slow -= 1;
+        for frames in queue.backlog().frames() {
+            self.counts.drop_frames(DropReason::Closing, form, frames);
+        }
+        self.counts.queues.replace(queue.load(self.options.watermark()), Load::default());
+        self.backlogged.swap_remove(queue.place as usize);
+        if let Some(moved) = self.backlogged.get(queue.place as usize) {
+            let moved = self.clients[*moved].queue.as_mut();
+            moved.expect("the list holds those with a queue").place = queue.place;
+        }
+    }
+
+    /// Since when the oldest that waits for any client has been waiting.
+    pub(super) fn oldest_queued(&self) -> Option<u64> {
+        let queue = |key: &ClientKey| self.clients[*key].queue.as_ref();
+        self.backlogged.iter().filter_map(queue).filter_map(|queue| queue.backlog().oldest()).min()
+    }
+
+    /// Changes a client's queue, and with it the sum over all.
+    fn change_queue<T>(
+        &mut self,
+        key: ClientKey,
+        change: impl FnOnce(&mut Queue, &mut Counts) -> T,
+    ) -> Option<T> {
+        let queue = self.clients.get_mut(key)?.queue.as_mut()?;
+        let watermark = self.options.watermark();
+        let before = queue.load(watermark);
+        let result = change(queue, &mut self.counts);
+        self.counts.queues.replace(before, queue.load(watermark));
+        Some(result)
     }
 }

@@ -4,7 +4,6 @@
 //! how much of each the socket took.
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,28 +15,23 @@ use smallvec::SmallVec;
 
 use crate::http::Endpoint;
 use crate::hub::{self, Address, Hub};
-use crate::id::{ClientId, ClientKey, RoomId, RoomKey, ShardIndex};
-use crate::inbox::{Command, Permit};
-use crate::metrics::{CloseReason, DropReason, SentType};
+use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
+use crate::inbox::{Command, Permit, Publication};
+use crate::metrics::{CloseReason, Direction, DropReason, SentType};
 use crate::protocol::{self, Parser, Welcome};
 use crate::session::Session;
-use crate::ws::{self, CloseCode, Decoder, PreparedMessage};
+use crate::ws::{CloseCode, Decoder, PreparedMessage};
 
 use super::Options;
 use super::backlog::Lane;
-use super::client::{Client, Due, Membership, Stage};
+use super::client::{Client, Membership, Stage};
 use super::counts::Counts;
-use super::room::{Flags, Room};
-use super::wheel::{TICK, Wheel, tick_at_or_after, ticks_passed};
-
-/// Ticks whose pings go out together: a quarter of a second.
-const PING_TICKS: u32 = 4;
-
-/// Up to so many clients of a shard, that is at most fifty pings at once with the usual heartbeat.
-const PINGED_TOGETHER_MAX: usize = 10_000;
-
-/// How long a client that was sent Close may take to end the stream, in ticks of 64 ms.
-const LINGER_TICKS: u32 = 32;
+use super::deadline::{Drain, Pings, SHUTTING_DOWN, first_ping};
+use super::farewell::Farewells;
+use super::heat::Heat;
+use super::room::{Flags, Room, Trace};
+use super::taps::Taps;
+use super::wheel::{Wheel, tick_at_or_after};
 
 /// A frame for one client alone.
 pub(super) struct Notice {
@@ -48,20 +42,23 @@ pub(super) struct Notice {
     pub(super) is_close: bool,
     /// What the frame says and the bytes of its payload; none for a control frame.
     pub(super) message: Option<(SentType, usize)>,
-    /// When the message was read, where its delay is to be recorded.
-    pub(super) sample: Option<u64>,
+    /// The way of a message that somebody else said.
+    pub(super) trace: Option<Trace>,
+    /// Whether its delay is to be recorded.
+    pub(super) is_sample: bool,
 }
 
 impl Notice {
     /// A control frame.
-    fn control(client: ClientKey, frame: Bytes) -> Self {
-        Self { client, frame, lane: Lane::Control, is_close: false, message: None, sample: None }
+    pub(super) fn control(client: ClientKey, frame: Bytes) -> Self {
+        let lane = Lane::Control;
+        Self { client, frame, lane, is_close: false, message: None, trace: None, is_sample: false }
     }
 
     pub(super) fn message(client: ClientKey, lane: Lane, kind: SentType, message: &PreparedMessage) -> Self {
         let frame = message.frame().clone();
         let message = Some((kind, message.payload().len()));
-        Self { client, frame, lane, is_close: false, message, sample: None }
+        Self { client, frame, lane, is_close: false, message, trace: None, is_sample: false }
     }
 }
 
@@ -95,14 +92,23 @@ pub(super) struct Core {
     pub(super) json: Vec<u8>,
     /// Seconds since the Unix epoch.
     pub(super) timestamp: u64,
+    /// Nanoseconds of the gateway's clock, as the driver last read it: at most one turn ago.
+    pub(super) time: u64,
     pub(super) everyone: RoomKey,
     pub(super) ready: VecDeque<RoomKey>,
     pub(super) served: u32,
-    wheel: Wheel,
-    due: Vec<(ClientKey, u32)>,
-    closed: VecDeque<ClientKey>,
-    gone: VecDeque<ClientKey>,
-    drain: Option<Drain>,
+    /// Clients for which something waits, in no order.
+    pub(super) backlogged: Vec<ClientKey>,
+    /// Rooms, in no order.
+    pub(super) listed: Vec<RoomKey>,
+    pub(super) farewells: Farewells,
+    pub(super) taps: Taps,
+    pub(super) pings: Pings,
+    pub(super) wheel: Wheel,
+    pub(super) due: Vec<(ClientKey, u32)>,
+    pub(super) closed: VecDeque<ClientKey>,
+    pub(super) gone: VecDeque<ClientKey>,
+    pub(super) drain: Option<Drain>,
 }
 
 /// A room with members on this shard.
@@ -111,19 +117,16 @@ pub(super) struct LocalRoom {
     pub(super) hub: Arc<hub::Room>,
     /// In the queue of rooms with something to deliver.
     pub(super) queued: bool,
+    pub(super) heat: Heat,
+    /// Index into the shard's list of rooms.
+    pub(super) place: u32,
 }
 
 impl LocalRoom {
-    pub(super) fn new(hub: Arc<hub::Room>, batch_bytes: usize) -> Self {
-        Self { room: Room::new(batch_bytes), hub, queued: false }
+    fn new(hub: Arc<hub::Room>, batch_bytes: usize, place: usize) -> Self {
+        let place = u32::try_from(place).expect("there are fewer rooms than that");
+        Self { room: Room::new(batch_bytes), hub, queued: false, heat: Heat::default(), place }
     }
-}
-
-struct Drain {
-    keys: Vec<ClientKey>,
-    closed: usize,
-    began: u32,
-    window: u32,
 }
 
 impl Shard {
@@ -131,7 +134,7 @@ impl Shard {
         let mut rooms = SlotMap::with_key();
         let everyone = rooms.insert_with_key(|key| {
             let (everyone, _) = hub.join_everyone(index, key);
-            LocalRoom::new(everyone, options.batch_bytes)
+            LocalRoom::new(everyone, options.batch_bytes, 0)
         });
         let core = Core {
             index,
@@ -148,6 +151,12 @@ impl Shard {
             everyone,
             ready: VecDeque::new(),
             served: 0,
+            time: 0,
+            backlogged: Vec::new(),
+            listed: vec![everyone],
+            farewells: Farewells::default(),
+            taps: Taps::default(),
+            pings: Pings::default(),
             wheel: Wheel::new(),
             due: Vec::new(),
             closed: VecDeque::new(),
@@ -173,11 +182,12 @@ impl Core {
             ping_at,
             session,
             decoder: Decoder::default(),
-            backlog: None,
+            queue: None,
             held: None,
             memberships: SmallVec::new(),
             stage: Stage::Open,
             endpoint,
+            opened_at: now,
             heard_at: now,
             blocked_at: 0,
             expires_at: now.saturating_add(expires_in),
@@ -220,6 +230,28 @@ impl Core {
         let index = self.rooms[room].room.join(key, offset, flags);
         client.memberships.push(Membership { room, index });
         self.counts.memberships += usize::from(room != self.everyone);
+        if !self.taps.is_empty() {
+            self.tap_joined(key, room);
+        }
+    }
+
+    /// A room of this shard, made for its first member: `enter` lets the shard into the hub's.
+    pub(super) fn open_room<T>(
+        &mut self,
+        id: RoomId,
+        enter: impl FnOnce(&Hub, &RoomId, RoomKey) -> (Arc<hub::Room>, T),
+    ) -> (RoomKey, T) {
+        let (hub, batch_bytes, place) = (&self.hub, self.options.batch_bytes, self.listed.len());
+        let mut entered = None;
+        let key = self.rooms.insert_with_key(|key| {
+            let (shared, at) = enter(hub, &id, key);
+            entered = Some(at);
+            LocalRoom::new(shared, batch_bytes, place)
+        });
+        self.listed.push(key);
+        self.taps.room_opened(&id, key);
+        self.names.insert(id, key);
+        (key, entered.expect("set by the closure above"))
     }
 
     /// Ends a client's membership; the shard's last member lets go of the room.
@@ -229,6 +261,9 @@ impl Core {
             return;
         };
         let membership = client.memberships.remove(at);
+        if !self.taps.is_empty() {
+            self.tap_left(key, room);
+        }
         self.counts.memberships -= usize::from(room != self.everyone);
         let local = &mut self.rooms[room];
         for (moved, index) in local.room.leave(membership.index) {
@@ -237,24 +272,28 @@ impl Core {
             place.expect("a member knows its rooms").index = index;
         }
         if room != self.everyone && local.room.is_empty() {
-            let local = self.rooms.remove(room).expect("the room was there");
-            let id = local.hub.id().expect("only the room of everyone has no name");
-            self.names.remove(id);
-            self.hub.leave(&local.hub, self.index);
+            self.close_room(room);
         }
+    }
+
+    fn close_room(&mut self, key: RoomKey) {
+        let local = self.rooms.remove(key).expect("the room was there");
+        self.listed.swap_remove(local.place as usize);
+        if let Some(moved) = self.listed.get(local.place as usize) {
+            self.rooms[*moved].place = local.place;
+        }
+        let id = local.hub.id().expect("only the room of everyone has no name");
+        self.names.remove(id);
+        self.taps.room_closed(key);
+        self.hub.leave(&local.hub, self.index);
     }
 
     /// Does what another thread asked for.
     pub(super) fn apply(&mut self, command: Command) {
         match command {
-            Command::Publish { room, publication } => {
-                let Some(local) = self.rooms.get_mut(room) else { return };
-                local.room.append(publication);
-                if !mem::replace(&mut local.queued, true) {
-                    self.ready.push_back(room);
-                }
-            }
-            Command::Direct { clients, message, born } => {
+            Command::Publish { room, publication } => self.publish_locally(room, &publication),
+            Command::Direct { clients, message, origin } => {
+                let trace = Trace { origin, taken_at: self.time };
                 let count = clients.len();
                 for (index, client) in clients.into_iter().enumerate() {
                     if !self.clients.get(client).is_some_and(Client::is_open) {
@@ -262,12 +301,14 @@ impl Core {
                         continue;
                     }
                     let notice = Notice::message(client, Lane::Bulk, SentType::Message, &message);
-                    let sample = Some(born).filter(|_| index == 0 || index + 1 == count);
-                    self.notices.push_back(Notice { sample, ..notice });
+                    let is_sample = index == 0 || index + 1 == count;
+                    self.notices.push_back(Notice { trace: Some(trace), is_sample, ..notice });
                 }
+                let payload = message.payload().len() as u64;
+                self.counts.samples.message_size[Direction::Sent].record_many(payload, count as u64);
             }
             Command::Disconnect { client, code, reason } => {
-                self.close(client, code, &reason, CloseReason::Kicked);
+                self.close(client, code, reason, CloseReason::Kicked);
             }
             Command::Drain { window } => self.start_drain(window),
             Command::Accept { .. } | Command::Ask(_) | Command::Stop => {
@@ -276,220 +317,16 @@ impl Core {
         }
     }
 
-    /// Says Close and lets go of everything but the socket, which waits for the peer to end the stream.
-    pub(super) fn close(&mut self, key: ClientKey, code: CloseCode, text: &str, reason: CloseReason) {
-        let mut frame = Vec::new();
-        ws::encode_close(&mut frame, code, text);
-        self.close_with(key, frame, reason);
-    }
-
-    /// As [`Core::close`], with a Close frame that is already made.
-    pub(super) fn close_with(&mut self, key: ClientKey, frame: Vec<u8>, reason: CloseReason) {
-        if !self.detach(key, reason) {
-            return;
+    fn publish_locally(&mut self, room: RoomKey, publication: &Publication) {
+        let Some(local) = self.rooms.get_mut(room) else { return };
+        local.room.append(publication, self.time);
+        let (payload, members) = (publication.message.payload().len(), local.room.members().len());
+        self.counts.samples.message_size[Direction::Sent].record_many(payload as u64, members as u64);
+        if !mem::replace(&mut local.queued, true) {
+            self.ready.push_back(room);
         }
-        let notice = Notice::control(key, frame.into());
-        self.notices.push_back(Notice { is_close: true, ..notice });
-        self.closed.push_back(key);
-        self.reschedule(key);
-    }
-
-    /// The connection is no more: nothing can be said on it.
-    pub(super) fn lost(&mut self, key: ClientKey, reason: CloseReason) {
-        self.detach(key, reason);
-        self.forget_backlog(key);
-        if self.clients.contains_key(key) {
-            self.gone.push_back(key);
+        if !self.taps.is_empty() {
+            self.tap_message(room, publication, members);
         }
     }
-
-    /// Takes a client out of all directories, once.
-    fn detach(&mut self, key: ClientKey, reason: CloseReason) -> bool {
-        let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) else { return false };
-        // Who has a frame half written may need longer to take that and the Close behind it.
-        let patience = match client.backlog {
-            Some(_) => tick_at_or_after(self.options.heartbeat.write).max(LINGER_TICKS),
-            None => LINGER_TICKS,
-        };
-        client.stage = Stage::Leaving { until: self.wheel.now().saturating_add(patience) };
-        client.held = None;
-        client.decoder = Decoder::default();
-        let in_rooms = client.endpoint == Endpoint::Ws;
-        while let Some(membership) = self.clients[key].memberships.last() {
-            self.exit(key, membership.room);
-        }
-        if in_rooms {
-            let address = Address { shard: self.index, client: key };
-            self.hub.disconnect(self.clients[key].session.user(), address);
-        }
-        self.counts.closed.add(reason, 1);
-        true
-    }
-
-    /// Frees the slot of a client whose socket is gone.
-    pub(super) fn remove(&mut self, key: ClientKey) {
-        self.clients.remove(key);
-    }
-
-    /// All was said: the sending side of this client's socket is to be ended.
-    pub(super) fn end_sending(&mut self, key: ClientKey) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.stage = Stage::Leaving { until: self.wheel.now().saturating_add(LINGER_TICKS) };
-            self.reschedule(key);
-        }
-        self.closed.push_back(key);
-    }
-
-    /// A client whose Close was queued for direct writing: its sending side can end.
-    pub(super) fn next_closed(&mut self) -> Option<ClientKey> {
-        self.closed.pop_front()
-    }
-
-    /// A client whose socket is to be dropped.
-    pub(super) fn next_gone(&mut self) -> Option<ClientKey> {
-        self.gone.pop_front()
-    }
-
-    /// Brings the wheel to `now` (nanoseconds) and acts on every deadline that has passed. `unix` are seconds since
-    /// the Unix epoch, for the timestamps of messages.
-    pub(super) fn tick(&mut self, now: u64, unix: u64) {
-        self.timestamp = unix;
-        let tick = ticks_passed(Duration::from_nanos(now));
-        if tick == self.wheel.now() {
-            return;
-        }
-        let mut due = mem::take(&mut self.due);
-        self.wheel.advance(tick, &mut due);
-        for (key, at) in due.drain(..) {
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.wheel_at == at {
-                client.wheel_at = u32::MAX;
-                self.meet_deadline(key, tick);
-            }
-        }
-        self.due = due;
-        self.drain_some(tick);
-    }
-
-    fn meet_deadline(&mut self, key: ClientKey, now: u32) {
-        let client = &mut self.clients[key];
-        match client.due(now, &self.options.heartbeat) {
-            Due::Nothing => {}
-            Due::Ping => {
-                // Kept to the rhythm of the first, so that pings stay spread.
-                let every = tick_at_or_after(self.options.heartbeat.ping).max(1);
-                let at = client.ping_at.saturating_add(every).max(now + 1);
-                self.clients[key].ping_at = self.ping_together(at);
-                self.notices.push_back(Notice::control(key, Bytes::from_static(PING)));
-            }
-            Due::Silent => {
-                self.counts.ping_timeouts += 1;
-                self.close(
-                    key,
-                    CloseCode::NoHeartbeat,
-                    "nothing came for too long",
-                    CloseReason::PingTimeout,
-                );
-            }
-            Due::Blocked => self.overflow(key, "a write was blocked for too long"),
-            Due::Expired => {
-                self.close(key, CloseCode::TokenExpired, "the token has expired", CloseReason::TokenExpired);
-            }
-            Due::Gone => return self.lost(key, CloseReason::Client),
-        }
-        self.reschedule(key);
-    }
-
-    /// The tick of a ping that is due at `at`: a few ticks share one, since each tick with pings wakes the shard for
-    /// them and again for the answers. With very many clients a tick has enough of them by itself.
-    fn ping_together(&self, at: u32) -> u32 {
-        let ticks = if self.clients.len() <= PINGED_TOGETHER_MAX { PING_TICKS } else { 1 };
-        at.checked_next_multiple_of(ticks).unwrap_or(at)
-    }
-
-    /// Makes sure that the wheel wakes this client in time.
-    pub(super) fn reschedule(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let deadline = client.deadline(&self.options.heartbeat);
-        if deadline < client.wheel_at {
-            client.wheel_at = self.wheel.schedule(key, deadline);
-        }
-    }
-
-    pub(super) fn next_tick(&self) -> Option<u32> {
-        let draining = self.drain.as_ref().is_some_and(|drain| drain.closed < drain.keys.len());
-        if draining { Some(self.wheel.now() + 1) } else { self.wheel.next_tick() }
-    }
-
-    pub(super) fn now(&self) -> u32 {
-        self.wheel.now()
-    }
-
-    fn start_drain(&mut self, window: Duration) {
-        if self.drain.is_none() {
-            let (began, window) = (self.wheel.now(), tick_at_or_after(window));
-            self.drain = Some(Drain { keys: self.clients.keys().collect(), closed: 0, began, window });
-            self.drain_some(began);
-        }
-    }
-
-    /// Closes as many clients as the part of the window that has passed asks for, and at least one.
-    fn drain_some(&mut self, now: u32) {
-        let Some(drain) = &mut self.drain else { return };
-        let total = drain.keys.len();
-        let passed = (now - drain.began) as usize + 1;
-        let wanted = total.min((total * passed).div_ceil(drain.window as usize + 1));
-        let wanted = wanted.max(drain.closed);
-        let from = mem::replace(&mut drain.closed, wanted);
-        let keys = drain.keys[from..wanted].to_vec();
-        for key in keys {
-            self.advise_to_reconnect(key);
-            self.close(key, CloseCode::GoingAway, SHUTTING_DOWN, CloseReason::Shutdown);
-        }
-    }
-
-    /// Tells a client how long to wait before it comes back: a time of its own, so that not all come at once.
-    fn advise_to_reconnect(&mut self, key: ClientKey) {
-        let (Some(client), Some(drain)) = (self.clients.get(key), &self.drain) else { return };
-        if !client.is_open() || client.endpoint != Endpoint::Ws {
-            return;
-        }
-        let spread = (TICK * drain.window).max(RECONNECT_SPREAD_MIN);
-        let after = spread.mul_f64(share(client.session.client()));
-        self.json.clear();
-        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        protocol::write_reconnect(after_ms, SHUTTING_DOWN, self.timestamp, &mut self.json);
-        let message = PreparedMessage::text(&self.json);
-        self.notices.push_back(Notice::message(key, Lane::Control, SentType::Reconnect, &message));
-    }
-
-    /// The process stood still for so many ticks: nobody is to blame for not having been heard meanwhile.
-    pub(super) fn excuse(&mut self, lag: u32) {
-        for client in self.clients.values_mut() {
-            client.heard_at = client.heard_at.saturating_add(lag);
-        }
-    }
-}
-
-/// An empty WebSocket ping, shared by all clients.
-const PING: &[u8] = &[0x89, 0];
-
-const SHUTTING_DOWN: &str = "the gateway is shutting down";
-
-/// At least over so long those come back who were sent away.
-const RECONNECT_SPREAD_MIN: Duration = Duration::from_secs(2);
-
-/// A number of a client's own in 0..1, evenly spread over all clients.
-fn share(id: ClientId) -> f64 {
-    let high = u32::try_from(foldhash::quality::FixedState::default().hash_one(id.0) >> 32).unwrap_or(0);
-    f64::from(high) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// Ticks until a client's first ping: anywhere in the interval, so that a crowd that came together is not
-/// pinged together.
-fn first_ping(id: ClientId, every: u32) -> u32 {
-    let ticks = f64::from(every) * share(id);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and `every`")]
-    let ticks = ticks as u32;
-    ticks + 1
 }

@@ -3,7 +3,7 @@
 //! Reading and writing go through [`Transport`]; nothing above knows which kind it is.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use mio::event::Source;
@@ -77,6 +77,13 @@ impl Transport {
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Kind::Plain(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// The other end; none when the connection is broken.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Plain(stream) => stream.peer_addr().ok(),
         }
     }
 

@@ -36,7 +36,15 @@ impl Driver {
     }
 
     pub(super) fn finish_handshake(&mut self, done: Result<Handshake, JoinError>) {
-        let Ok((http::Outcome::Upgraded(upgraded), id, permit)) = done else { return };
+        let (upgraded, id, permit) = match done {
+            Ok((http::Outcome::Upgraded(upgraded), id, permit)) => (upgraded, id, permit),
+            Ok(_) => return,
+            Err(error) => {
+                // The panic itself was reported by the panic hook.
+                tracing::error!(%error, "a handshake failed for a fault of the gateway");
+                return self.report.panicked();
+            }
+        };
         let mut read_ahead = upgraded.read_ahead.to_vec();
         let claims = upgraded.claims;
         let expires_in = claims.expires_at.map(|at| at.saturating_sub(Clock::unix()));

@@ -6,6 +6,7 @@
 
 mod handshakes;
 mod output;
+mod questions;
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use metrics::Counter;
 use mio::Events;
 use slotmap::{KeyData, SecondaryMap};
 use tokio::io::unix::AsyncFd;
@@ -22,7 +24,8 @@ use crate::clock::Clock;
 use crate::http;
 use crate::id::{ClientId, ClientKey};
 use crate::inbox::{Command, Inbox, Permit};
-use crate::metrics::CloseReason;
+use crate::inspect::Vitals;
+use crate::metrics::{CloseReason, LabelValue as _};
 use crate::transport::{Transport, watch};
 
 use super::Parts;
@@ -30,6 +33,8 @@ use super::conversation::StillHeld;
 use super::report::Report;
 use super::state::Shard;
 use super::wheel::{TICK, ticks_passed};
+
+use questions::Scan;
 
 /// What one read takes at most, and the size of the buffer that all connections of a shard share.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -57,6 +62,12 @@ const REFUSALS_PER_RETRY: usize = 16;
 /// Commands taken from the inbox in one turn, before deliveries have theirs.
 const COMMANDS_PER_TURN: usize = 256;
 
+/// How often a shard shows that it comes round, and measures how late it does, in nanoseconds.
+const BEAT_EVERY: u64 = 100_000_000;
+
+/// How often a busy or idle shard looks for the oldest of what waits for its clients: every so many beats.
+const AGE_EVERY: u32 = 10;
+
 /// A turn that begins so much later than it should tells of a process that was stopped, not of silent clients.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
@@ -74,6 +85,7 @@ pub fn spawn(parts: Parts) -> Result<JoinHandle<()>, SpawnError> {
     let poll = mio::Poll::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = thread::Builder::new().name(format!("shard-{}", parts.index.0)).spawn(move || {
+        let _count = CountPanic(parts.metrics.panics.clone());
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             match Driver::new(parts, poll) {
@@ -83,6 +95,17 @@ pub fn spawn(parts: Parts) -> Result<JoinHandle<()>, SpawnError> {
         });
     })?;
     Ok(handle)
+}
+
+/// Counts the panic that ends the shard's thread, if one does.
+struct CountPanic(Counter);
+
+impl Drop for CountPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.increment(1);
+        }
+    }
 }
 
 type Handshake = (http::Outcome, ClientId, Permit);
@@ -101,6 +124,9 @@ struct Driver {
     replies: Vec<u8>,
     clock: Clock,
     report: Report,
+    vitals: Arc<Vitals>,
+    /// Looks at all rooms that operators have asked for.
+    scans: VecDeque<Scan>,
     /// Handshakes that ended while the shard slept.
     finished: VecDeque<Result<Handshake, JoinError>>,
     /// Events may be left in the poller.
@@ -111,6 +137,11 @@ struct Driver {
     expected_at: u64,
     /// When the runtime had its last turn.
     yielded_at: u64,
+    /// When the shard is to show that it comes round.
+    beat_at: u64,
+    beats: u32,
+    /// Since when it has not slept, or that was last counted.
+    awake_since: u64,
 }
 
 struct Socket {
@@ -139,6 +170,7 @@ enum Read {
 
 impl Driver {
     fn new(parts: Parts, poll: mio::Poll) -> io::Result<Self> {
+        let now = parts.clock.now();
         Ok(Self {
             shard: Shard::new(parts.index, parts.options, parts.hub),
             sockets: SecondaryMap::new(),
@@ -156,8 +188,13 @@ impl Driver {
             finished: VecDeque::new(),
             more_events: true,
             retry_at: 0,
-            expected_at: parts.clock.now(),
+            expected_at: now,
             yielded_at: 0,
+            vitals: parts.vitals,
+            scans: VecDeque::new(),
+            beat_at: now,
+            beats: 0,
+            awake_since: now,
         })
     }
 
@@ -170,23 +207,27 @@ impl Driver {
                 // Others' sockets must not wait until this work is done.
                 self.more_events = true;
                 let now = self.clock.now();
-                self.report.publish_sometimes(&mut self.shard.core, self.sockets.len(), now);
+                if self.report.is_due(now) {
+                    self.count_busy(now);
+                    self.publish();
+                }
                 if now - self.yielded_at >= RUNTIME_EVERY {
                     self.yielded_at = now;
                     tokio::task::yield_now().await;
                 }
                 continue;
             }
-            self.report.publish(&mut self.shard.core, self.sockets.len());
+            self.publish();
             self.wait().await;
         }
     }
 
     /// Sleeps until there is something to do. Every branch is safe to cancel.
     async fn wait(&mut self) {
-        let sleep = self.sleep();
-        self.expected_at =
-            self.clock.now().saturating_add(u64::try_from(sleep.as_nanos()).unwrap_or(u64::MAX));
+        let now = self.clock.now();
+        self.count_busy(now);
+        let sleep = self.sleep(now);
+        self.expected_at = now.saturating_add(u64::try_from(sleep.as_nanos()).unwrap_or(u64::MAX));
         tokio::select! {
             biased;
             ready = self.poll.readable_mut() => if let Ok(mut ready) = ready {
@@ -198,15 +239,26 @@ impl Driver {
             Some(done) = self.handshakes.join_next() => self.finished.push_back(done),
             () = tokio::time::sleep(sleep) => {}
         }
+        self.awake_since = self.clock.now();
     }
 
-    fn sleep(&self) -> Duration {
+    fn sleep(&self, now: u64) -> Duration {
         if !self.shard.core.held.is_empty() {
             return HELD_RETRY;
         }
-        let Some(tick) = self.shard.core.next_tick() else { return Duration::from_secs(3600) };
-        let at = TICK * tick;
-        at.saturating_sub(Duration::from_nanos(self.clock.now()))
+        let beat = Duration::from_nanos(self.beat_at);
+        let at = self.shard.core.next_tick().map_or(beat, |tick| beat.min(TICK * tick));
+        at.saturating_sub(Duration::from_nanos(now))
+    }
+
+    fn count_busy(&mut self, now: u64) {
+        self.report.busy(now.saturating_sub(self.awake_since));
+        self.awake_since = now;
+    }
+
+    fn publish(&mut self) {
+        let (connections, handshakes) = (self.sockets.len(), self.handshakes.len());
+        self.report.publish(&mut self.shard.core, connections, handshakes);
     }
 
     fn has_work(&self) -> bool {
@@ -214,6 +266,7 @@ impl Driver {
             || !self.readable.is_empty()
             || !self.commands.is_empty()
             || !self.finished.is_empty()
+            || !self.scans.is_empty()
             || self.shard.core.has_deliveries()
     }
 
@@ -229,6 +282,7 @@ impl Driver {
         self.notices();
         self.deliver();
         self.reap();
+        self.scan();
         self.expected_at = self.clock.now();
         Next::Go
     }
@@ -241,6 +295,23 @@ impl Driver {
             self.shard.core.excuse(ticks_passed(lag));
         }
         self.shard.core.tick(now, Clock::unix());
+        if now >= self.beat_at {
+            self.beat(now);
+        }
+    }
+
+    /// Shows that the shard comes round, and how late.
+    fn beat(&mut self, now: u64) {
+        self.report.lag(now - self.beat_at);
+        self.beat_at = now + BEAT_EVERY;
+        self.vitals.beat(now);
+        let core = &mut self.shard.core;
+        core.taps.prune();
+        // To look for the oldest costs a look at each that is behind, which may be very many.
+        if core.backlogged.is_empty() || self.beats.is_multiple_of(AGE_EVERY) {
+            self.vitals.set_oldest_queued_at(core.oldest_queued());
+        }
+        self.beats = self.beats.wrapping_add(1);
     }
 
     fn poll_sockets(&mut self) {
@@ -330,8 +401,8 @@ impl Driver {
                 // A short read has emptied a stream socket, unless its end is what remains (epoll(7)).
                 let dry = count < self.scratch.len() && !socket.ended;
                 self.shard.core.counts.wire_received += count as u64;
-                let born = self.clock.now();
-                self.shard.receive(key, &mut self.scratch[..count], born, &mut self.replies);
+                let read_at = self.clock.now();
+                self.shard.receive(key, &mut self.scratch[..count], read_at, &mut self.replies);
                 self.write_replies(key);
                 if dry { Read::Dry } else { Read::More }
             }
@@ -345,6 +416,9 @@ impl Driver {
         if self.commands.is_empty() {
             self.inbox.take_all(&mut self.commands);
         }
+        if !self.commands.is_empty() {
+            self.shard.core.time = self.clock.now();
+        }
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };
             match command {
@@ -355,6 +429,7 @@ impl Driver {
                         (http::handshake(stream, &shared, full, accepted_at).await, id, permit)
                     }));
                 }
+                Command::Ask(question) => self.ask(question),
                 other => self.shard.core.apply(other),
             }
         }
@@ -364,6 +439,7 @@ impl Driver {
     /// Ends the sending side of those that were sent Close, and frees the slots whose last trace is gone.
     fn reap(&mut self) {
         self.notices();
+        self.remember();
         while let Some(key) = self.shard.core.next_closed() {
             if self.shard.core.has_backlog(key) {
                 continue; // Its Close still waits; it comes back here when that is written.
@@ -380,6 +456,16 @@ impl Driver {
                 let _ = self.poll.get_ref().registry().deregister(&mut socket.transport);
             }
             self.shard.core.remove(key);
+        }
+    }
+
+    /// Says of those that ended where they came from, while their sockets are there.
+    fn remember(&mut self) {
+        for (key, closed) in self.shard.core.farewells.take_fresh() {
+            closed.peer = self.sockets.get(*key).and_then(|socket| socket.transport.peer_addr());
+            let (client, user, reason, detail) =
+                (closed.client_id, &closed.user, closed.reason.as_str(), &closed.detail);
+            tracing::debug!(%client, %user, peer = ?closed.peer, reason, %detail, "a connection ended");
         }
     }
 }

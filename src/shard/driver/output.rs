@@ -6,10 +6,11 @@ use std::mem;
 use bytes::Bytes;
 
 use crate::id::ClientKey;
-use crate::metrics::{CloseReason, DropReason, SentType, WriteResult};
+use crate::metrics::{CloseReason, DropReason, SentType, Source, WriteResult};
 
 use super::super::backlog::Lane;
 use super::super::outbound::Delivery;
+use super::super::room::Trace;
 use super::super::state::Notice;
 use super::{DELIVERIES_PER_TURN, Driver, SCRATCH_BYTES};
 
@@ -22,9 +23,13 @@ impl Driver {
             return;
         }
         let messages = mem::take(&mut self.shard.core.counts.replies);
+        if !self.shard.core.taps.is_empty() {
+            let is_queued = self.shard.core.has_backlog(key);
+            self.shard.core.tap_sent(key, messages.count(), self.replies.len(), is_queued);
+        }
         if self.shard.core.has_backlog(key) {
             let frames = Bytes::copy_from_slice(&self.replies);
-            self.shard.core.enqueue(key, frames, Lane::Control);
+            self.shard.core.enqueue(key, frames, Lane::Control, None);
         } else if let Some(socket) = self.sockets.get_mut(key) {
             match self.report.wrote(socket.transport.write(&self.replies), self.replies.len()) {
                 WriteResult::Ok => self.shard.core.counts.sent.append(messages),
@@ -34,7 +39,7 @@ impl Driver {
                 }
                 WriteResult::Partial | WriteResult::WouldBlock => {
                     let frames = Bytes::copy_from_slice(&self.replies);
-                    self.shard.core.blocked(key, &frames, self.report.taken, Lane::Control);
+                    self.blocked(key, &frames, Lane::Control, None);
                 }
             }
         }
@@ -45,15 +50,16 @@ impl Driver {
 
     /// Writes what is for single clients.
     pub(super) fn notices(&mut self) {
-        while let Some(Notice { client, frame, lane, message, sample, .. }) = self.shard.core.next_notice() {
+        while let Some(notice) = self.shard.core.next_notice() {
+            let Notice { client, frame, lane, message, trace, is_sample, .. } = notice;
             let Some(socket) = self.sockets.get_mut(client) else { continue };
             match self.report.wrote(socket.transport.write(&frame), frame.len()) {
                 WriteResult::Ok => {
                     if let Some((kind, payload_bytes)) = message {
                         self.shard.core.counts.sent.add(kind, 1, payload_bytes);
                     }
-                    if let Some(born) = sample {
-                        self.report.delivered(self.clock.now().saturating_sub(born));
+                    if let Some(trace) = trace.filter(|_| is_sample) {
+                        self.delivered(&trace);
                     }
                 }
                 WriteResult::Error => {
@@ -61,7 +67,8 @@ impl Driver {
                     self.shard.core.lost(client, CloseReason::IoError);
                 }
                 WriteResult::Partial | WriteResult::WouldBlock => {
-                    self.shard.core.blocked(client, &frame, self.report.taken, lane);
+                    let source = trace.map(|trace| trace.origin.source);
+                    self.blocked(client, &frame, lane, source);
                 }
             }
         }
@@ -85,14 +92,14 @@ impl Driver {
 
     pub(super) fn deliver_some(&mut self, budget: &mut usize) {
         while let Some(delivery) = self.shard.core.next_delivery(budget) {
-            let Delivery { client, messages, payload_bytes, sample } = delivery;
+            let Delivery { client, messages, payload_bytes, is_sample } = delivery;
             let Some(socket) = self.sockets.get_mut(client) else { continue };
             let bytes = self.shard.core.delivery_bytes();
             match self.report.wrote(socket.transport.write(bytes), bytes.len()) {
                 WriteResult::Ok => {
                     self.shard.core.counts.sent.add(SentType::Message, messages, payload_bytes);
-                    if let Some(born) = sample {
-                        self.report.delivered(self.clock.now().saturating_sub(born));
+                    if is_sample && let Some(trace) = self.shard.core.delivery_trace() {
+                        self.delivered(&trace);
                     }
                 }
                 WriteResult::Error => {
@@ -101,14 +108,30 @@ impl Driver {
                 }
                 WriteResult::Partial | WriteResult::WouldBlock => {
                     let frames = bytes.clone();
-                    self.shard.core.blocked(client, &frames, self.report.taken, Lane::Bulk);
+                    let source = self.shard.core.delivery_trace().map(|trace| trace.origin.source);
+                    self.blocked(client, &frames, Lane::Bulk, source);
                 }
             }
         }
     }
 
+    /// Records the way of a message that a socket has just taken.
+    fn delivered(&mut self, trace: &Trace) {
+        let now = self.clock.now();
+        self.shard.core.time = now;
+        self.report.delivered(trace, now);
+    }
+
+    /// The socket took only a part of what was last written to it.
+    fn blocked(&mut self, key: ClientKey, frames: &Bytes, lane: Lane, source: Option<Source>) {
+        self.shard.core.time = self.clock.now();
+        self.shard.core.blocked(key, frames, self.report.taken, lane, source);
+    }
+
     pub(super) fn drain_backlog(&mut self, key: ClientKey) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
+        self.shard.core.time = self.clock.now();
+        self.shard.core.begin_flush(key);
         loop {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let (count, bytes) = self.shard.core.backlog_slices(key, &mut slices);

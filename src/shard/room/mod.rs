@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::id::ClientKey;
-use crate::inbox::Publication;
+use crate::inbox::{Origin, Publication};
 
 use super::batch::{Flight, Open, Part};
 
@@ -71,9 +71,18 @@ pub struct Delivery {
     pub publications: usize,
     /// The bytes without the frame headers.
     pub payload_bytes: usize,
-    /// Set for the first and last member of a batch and one in [`SAMPLE_EVERY`] between: when the oldest
-    /// publication of the batch was born, to record its latency.
-    pub sample: Option<u64>,
+    /// Set for the first and last member of a batch and one in [`SAMPLE_EVERY`] between: the latency of this
+    /// delivery is to be recorded, from [`Room::trace`].
+    pub is_sample: bool,
+}
+
+/// The way of the oldest publication of a batch, until the batch is given to the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Until it came into the shard's inbox.
+    pub origin: Origin,
+    /// When the shard took it from there, in nanoseconds of the gateway's clock.
+    pub taken_at: u64,
 }
 
 /// What a batch was, when all have been served or nobody was there to be.
@@ -85,8 +94,10 @@ pub struct Completed {
     pub publications: usize,
     /// How many members were given something of it.
     pub recipients: usize,
-    /// When the oldest of its publications was born.
-    pub born: u64,
+    /// How many publications they were given in all.
+    pub deliveries: usize,
+    /// When the oldest of its publications was read, in nanoseconds of the gateway's clock.
+    pub read_at: u64,
 }
 
 /// The members of one room on one shard, and its batches.
@@ -133,15 +144,17 @@ impl Room {
         self.flight.is_some() || !self.waiting.is_empty()
     }
 
-    /// Adds a publication to what is to be served.
+    /// Adds a publication to what is to be served; `taken_at` is when the shard took it from its inbox.
     ///
     /// Offsets only rise. Nothing is refused: the bound is the room's quota, which was taken before the
     /// publication got its offset.
-    pub fn append(&mut self, publication: Publication) {
+    pub fn append(&mut self, publication: &Publication, taken_at: u64) {
         let frame_bytes = publication.message.frame().len();
         match self.waiting.back_mut() {
-            Some(open) if open.bytes() + frame_bytes <= self.batch_bytes => open.append(&publication),
-            _ => self.waiting.push_back(Open::from(publication)),
+            Some(open) if open.bytes() + frame_bytes <= self.batch_bytes => {
+                open.append(publication, taken_at)
+            }
+            _ => self.waiting.push_back(Open::new(publication, taken_at)),
         }
     }
 
@@ -213,8 +226,8 @@ impl Room {
             let is_sample =
                 flight.recipients.is_multiple_of(SAMPLE_EVERY) || self.cursor == self.members.len();
             flight.recipients += 1;
-            let sample = is_sample.then_some(flight.born);
-            return Step::Deliver(Delivery { client: member.client, publications, payload_bytes, sample });
+            flight.deliveries += publications;
+            return Step::Deliver(Delivery { client: member.client, publications, payload_bytes, is_sample });
         }
     }
 
@@ -228,6 +241,17 @@ impl Room {
         }
     }
 
+    /// When the oldest publication was read that not all members were given, in nanoseconds of the gateway's clock.
+    pub fn oldest(&self) -> Option<u64> {
+        let waiting = self.waiting.iter().map(|open| open.trace);
+        self.trace().into_iter().chain(waiting).map(|trace| trace.origin.read_at).min()
+    }
+
+    /// The way of the oldest publication of the batch that is being given to the members; none without one.
+    pub fn trace(&self) -> Option<Trace> {
+        self.flight.as_ref().map(|flight| flight.trace)
+    }
+
     fn seal(&mut self) -> bool {
         self.flight = self.waiting.pop_front().map(Flight::from);
         self.flight.is_some()
@@ -235,14 +259,15 @@ impl Room {
 
     fn complete(&mut self) -> Completed {
         self.cursor = 0;
-        let mut completed = Completed { born: u64::MAX, ..Completed::default() };
+        let mut completed = Completed { read_at: u64::MAX, ..Completed::default() };
         if let Some(flight) = self.flight.take() {
-            completed.add(flight.bytes.len(), flight.marks.len(), flight.born);
+            completed.add(flight.bytes.len(), flight.marks.len(), flight.trace);
             completed.recipients = flight.recipients;
+            completed.deliveries = flight.deliveries;
         }
         if self.members.is_empty() {
             for open in std::mem::take(&mut self.waiting) {
-                completed.add(open.bytes(), open.marks.len(), open.born);
+                completed.add(open.bytes(), open.marks.len(), open.trace);
             }
         }
         completed
@@ -250,10 +275,10 @@ impl Room {
 }
 
 impl Completed {
-    fn add(&mut self, bytes: usize, publications: usize, born: u64) {
+    fn add(&mut self, bytes: usize, publications: usize, trace: Trace) {
         self.bytes += bytes;
         self.publications += publications;
-        self.born = self.born.min(born);
+        self.read_at = self.read_at.min(trace.origin.read_at);
     }
 }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use slotmap::SlotMap;
 
 use super::*;
+use crate::metrics::Source;
 use crate::ws::{self, PreparedMessage};
 
 const BATCH_BYTES: usize = 64;
@@ -50,10 +51,10 @@ fn tells_what_a_batch_was_when_all_have_been_served() {
     append(&mut room, 6, None);
 
     let delivery =
-        |client| Step::Deliver(Delivery { client, publications: 2, payload_bytes: 2, sample: Some(50) });
+        |client| Step::Deliver(Delivery { client, publications: 2, payload_bytes: 2, is_sample: true });
     assert_eq!(room.next_step(), delivery(first));
     assert_eq!(room.next_step(), delivery(second));
-    let completed = Completed { bytes: 6, publications: 2, recipients: 2, born: 50 };
+    let completed = Completed { bytes: 6, publications: 2, recipients: 2, deliveries: 4, read_at: 50 };
     assert_eq!(room.next_step(), Step::Complete(completed));
     assert_eq!(room.next_step(), Step::Idle);
 }
@@ -64,7 +65,7 @@ fn samples_the_first_the_last_and_few_between() {
     append(&mut room, 1, None);
 
     let sampled =
-        (0..600).filter(|_| matches!(room.next_step(), Step::Deliver(Delivery { sample: Some(10), .. })));
+        (0..600).filter(|_| matches!(room.next_step(), Step::Deliver(Delivery { is_sample: true, .. })));
 
     assert_eq!(sampled.collect::<Vec<_>>(), [0, 256, 512, 599]);
 }
@@ -77,7 +78,7 @@ fn without_members_all_is_dropped_at_once() {
     room.next_step();
     assert_eq!(room.leave(0).count(), 0);
 
-    let completed = Completed { bytes: 124, publications: 2, recipients: 1, born: 10 };
+    let completed = Completed { bytes: 124, publications: 2, recipients: 1, deliveries: 1, read_at: 10 };
     assert_eq!(room.next_step(), Step::Complete(completed));
     assert!(!room.is_ready());
 }
@@ -185,7 +186,7 @@ impl Model {
                 assert!(member.expected.starts_with(&member.given), "in order, nothing skipped or twice");
             }
             Step::Complete(completed) => {
-                assert_eq!(completed.born, 10 * self.pending[0].0);
+                assert_eq!(completed.read_at, 10 * self.pending[0].0);
                 self.pending.drain(..completed.publications);
                 self.pending_bytes -= completed.bytes;
             }
@@ -237,7 +238,8 @@ pub(in crate::shard) fn append_text(room: &mut Room, offset: u64, text: &str) ->
 fn append_excluding(room: &mut Room, offset: u64, text: &str, exclude: Option<ClientKey>) -> Bytes {
     let message = PreparedMessage::text(text.as_bytes());
     let frame = message.frame().clone();
-    room.append(Publication { offset, message, exclude, born: 10 * offset });
+    let origin = Origin { source: Source::Client, read_at: 10 * offset, dispatched_at: 10 * offset + 1 };
+    room.append(&Publication { offset, message, exclude, origin }, 10 * offset + 2);
     frame
 }
 

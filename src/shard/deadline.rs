@@ -1,0 +1,241 @@
+//! What the passing of time asks for: heartbeats, expired tokens, blocked writes, and the drain.
+
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::http::Endpoint;
+use crate::id::{ClientId, ClientKey};
+use crate::metrics::{CloseReason, SentType};
+use crate::protocol;
+use crate::ws::{self, CloseCode, PreparedMessage};
+
+use super::backlog::Lane;
+use super::client::Due;
+use super::state::{Core, Notice};
+use super::wheel::{TICK, tick_at_or_after, ticks_passed};
+
+/// Ticks whose pings go out together: a quarter of a second.
+const PING_TICKS: u32 = 4;
+
+/// Up to so many clients of a shard, that is at most fifty pings at once with the usual heartbeat.
+const PINGED_TOGETHER_MAX: usize = 10_000;
+
+/// No pong is believed to have taken longer, in nanoseconds.
+const ROUND_TRIP_MAX: u64 = 600_000_000_000;
+
+/// The pings of a shard. Their payload is the time, so that a pong tells the round trip and nothing is kept for it; it is
+/// disguised, so that a client neither learns how long the gateway has been running nor can make a time up.
+#[derive(Debug)]
+pub(super) struct Pings {
+    disguise: u64,
+    now: u64,
+    /// The frame of this tick, once there is one to ping.
+    frame: Option<Bytes>,
+}
+
+impl Default for Pings {
+    fn default() -> Self {
+        // The standard library seeds its hashers from the system's random source.
+        Self { disguise: RandomState::new().hash_one(0), now: 0, frame: None }
+    }
+}
+
+impl Pings {
+    fn begin_tick(&mut self, now: u64) {
+        self.now = now;
+        self.frame = None;
+    }
+
+    /// A ping, shared by all clients that are pinged in this tick.
+    fn frame(&mut self) -> Bytes {
+        let payload = (self.now ^ self.disguise).to_be_bytes();
+        let frame = self.frame.get_or_insert_with(|| {
+            let mut frame = Vec::new();
+            ws::encode_ping(&mut frame, &payload);
+            frame.into()
+        });
+        frame.clone()
+    }
+
+    /// How long the way to the client and back took, in nanoseconds, by the payload of its pong at `now`. None when that
+    /// answers no ping of this shard.
+    pub(super) fn round_trip(&self, pong: &[u8], now: u64) -> Option<u64> {
+        let sent = u64::from_be_bytes(pong.try_into().ok()?) ^ self.disguise;
+        now.checked_sub(sent).filter(|nanoseconds| *nanoseconds < ROUND_TRIP_MAX)
+    }
+}
+
+/// The drain of a shard.
+pub(super) struct Drain {
+    keys: Vec<ClientKey>,
+    closed: usize,
+    began: u32,
+    window: u32,
+}
+
+impl Core {
+    /// Brings the wheel to `now` (nanoseconds) and acts on every deadline that has passed. `unix` are seconds since
+    /// the Unix epoch, for the timestamps of messages.
+    pub(super) fn tick(&mut self, now: u64, unix: u64) {
+        self.timestamp = unix;
+        self.time = now;
+        let tick = ticks_passed(Duration::from_nanos(now));
+        if tick == self.wheel.now() {
+            return;
+        }
+        self.pings.begin_tick(now);
+        let mut due = mem::take(&mut self.due);
+        self.wheel.advance(tick, &mut due);
+        for (key, at) in due.drain(..) {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.wheel_at == at {
+                client.wheel_at = u32::MAX;
+                self.meet_deadline(key, tick);
+            }
+        }
+        self.due = due;
+        self.drain_some(tick);
+    }
+
+    fn meet_deadline(&mut self, key: ClientKey, now: u32) {
+        let client = &mut self.clients[key];
+        match client.due(now, &self.options.heartbeat) {
+            Due::Nothing => {}
+            Due::Ping => {
+                // Kept to the rhythm of the first, so that pings stay spread.
+                let every = tick_at_or_after(self.options.heartbeat.ping).max(1);
+                let at = client.ping_at.saturating_add(every).max(now + 1);
+                self.clients[key].ping_at = self.ping_together(at);
+                self.notices.push_back(Notice::control(key, self.pings.frame()));
+            }
+            Due::Silent => {
+                self.counts.ping_timeouts += 1;
+                self.close(
+                    key,
+                    CloseCode::NoHeartbeat,
+                    "nothing came for too long",
+                    CloseReason::PingTimeout,
+                );
+            }
+            Due::Blocked => self.overflow(key, "a write was blocked for too long"),
+            Due::Expired => {
+                self.close(key, CloseCode::TokenExpired, "the token has expired", CloseReason::TokenExpired);
+            }
+            Due::Gone => return self.lost(key, CloseReason::Client),
+        }
+        self.reschedule(key);
+    }
+
+    /// The tick of a ping that is due at `at`: a few ticks share one, since each tick with pings wakes the shard for
+    /// them and again for the answers. With very many clients a tick has enough of them by itself.
+    pub(super) fn ping_together(&self, at: u32) -> u32 {
+        let ticks = if self.clients.len() <= PINGED_TOGETHER_MAX { PING_TICKS } else { 1 };
+        at.checked_next_multiple_of(ticks).unwrap_or(at)
+    }
+
+    /// Makes sure that the wheel wakes this client in time.
+    pub(super) fn reschedule(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let deadline = client.deadline(&self.options.heartbeat);
+        if deadline < client.wheel_at {
+            client.wheel_at = self.wheel.schedule(key, deadline);
+        }
+    }
+
+    pub(super) fn next_tick(&self) -> Option<u32> {
+        let draining = self.drain.as_ref().is_some_and(|drain| drain.closed < drain.keys.len());
+        if draining { Some(self.wheel.now() + 1) } else { self.wheel.next_tick() }
+    }
+
+    pub(super) fn now(&self) -> u32 {
+        self.wheel.now()
+    }
+
+    pub(super) fn start_drain(&mut self, window: Duration) {
+        if self.drain.is_none() {
+            let (began, window) = (self.wheel.now(), tick_at_or_after(window));
+            self.drain = Some(Drain { keys: self.clients.keys().collect(), closed: 0, began, window });
+            self.drain_some(began);
+        }
+    }
+
+    /// Closes as many clients as the part of the window that has passed asks for, and at least one.
+    fn drain_some(&mut self, now: u32) {
+        let Some(drain) = &mut self.drain else { return };
+        let total = drain.keys.len();
+        let passed = (now - drain.began) as usize + 1;
+        let wanted = total.min((total * passed).div_ceil(drain.window as usize + 1));
+        let wanted = wanted.max(drain.closed);
+        let from = mem::replace(&mut drain.closed, wanted);
+        let keys = drain.keys[from..wanted].to_vec();
+        for key in keys {
+            self.advise_to_reconnect(key);
+            self.close(key, CloseCode::GoingAway, SHUTTING_DOWN, CloseReason::Shutdown);
+        }
+    }
+
+    /// Tells a client how long to wait before it comes back: a time of its own, so that not all come at once.
+    fn advise_to_reconnect(&mut self, key: ClientKey) {
+        let (Some(client), Some(drain)) = (self.clients.get(key), &self.drain) else { return };
+        if !client.is_open() || client.endpoint != Endpoint::Ws {
+            return;
+        }
+        let spread = (TICK * drain.window).max(RECONNECT_SPREAD_MIN);
+        let after = spread.mul_f64(share(client.session.client()));
+        self.json.clear();
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        protocol::write_reconnect(after_ms, SHUTTING_DOWN, self.timestamp, &mut self.json);
+        let message = PreparedMessage::text(&self.json);
+        self.notices.push_back(Notice::message(key, Lane::Control, SentType::Reconnect, &message));
+    }
+
+    /// The process stood still for so many ticks: nobody is to blame for not having been heard meanwhile.
+    pub(super) fn excuse(&mut self, lag: u32) {
+        for client in self.clients.values_mut() {
+            client.heard_at = client.heard_at.saturating_add(lag);
+        }
+    }
+}
+
+pub(super) const SHUTTING_DOWN: &str = "the gateway is shutting down";
+
+/// At least over so long those come back who were sent away.
+const RECONNECT_SPREAD_MIN: Duration = Duration::from_secs(2);
+
+/// A number of a client's own in 0..1, evenly spread over all clients.
+fn share(id: ClientId) -> f64 {
+    let high = u32::try_from(foldhash::quality::FixedState::default().hash_one(id.0) >> 32).unwrap_or(0);
+    f64::from(high) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Ticks until a client's first ping: anywhere in the interval, so that a crowd that came together is not
+/// pinged together.
+pub(super) fn first_ping(id: ClientId, every: u32) -> u32 {
+    let ticks = f64::from(every) * share(id);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and `every`")]
+    let ticks = ticks as u32;
+    ticks + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pong_tells_its_round_trip_only_when_it_repeats_a_ping() {
+        let mut pings = Pings::default();
+        pings.begin_tick(5_000_000_000);
+        let frame = pings.frame();
+        let payload = &frame[2..];
+
+        assert_eq!(pings.round_trip(payload, 5_007_000_000), Some(7_000_000));
+        assert_eq!(pings.round_trip(payload, 4_999_999_999), None, "before it was sent");
+        assert_eq!(pings.round_trip(payload, 5_000_000_000 + ROUND_TRIP_MAX), None);
+        assert_eq!(pings.round_trip(b"", 6_000_000_000), None);
+        assert_eq!(pings.round_trip(&[0; 8], 6_000_000_000), None, "made up");
+        assert_eq!(pings.frame().as_ptr(), frame.as_ptr(), "one frame for all");
+    }
+}

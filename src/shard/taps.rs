@@ -1,0 +1,162 @@
+//! The live looks at rooms and connections that operators take at the moment; nearly always none.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::id::{ClientKey, RoomId, RoomKey};
+use crate::inbox::Publication;
+use crate::inspect::{Event, Subject, Tap, TapId, Tapped, beginning};
+use crate::metrics::{CloseReason, LabelValue as _};
+
+use super::room::Completed;
+use super::state::Core;
+
+/// The taps of a shard.
+#[derive(Default)]
+pub(super) struct Taps {
+    all: SmallVec<[Active; 1]>,
+}
+
+struct Active {
+    tap: Tap,
+    target: Target,
+}
+
+/// What a tap's subject is on this shard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Room(RoomKey),
+    Client(ClientKey),
+    /// A room that has no members here at the moment.
+    Nothing,
+}
+
+impl Taps {
+    /// Nobody looks: what nearly every delivery asks first.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub(super) fn remove(&mut self, id: TapId) {
+        self.all.retain(|active| active.tap.id != id);
+    }
+
+    /// Lets go of taps whose readers are gone.
+    pub(super) fn prune(&mut self) {
+        self.all.retain(|active| !active.tap.is_over());
+    }
+
+    pub(super) fn room_opened(&mut self, id: &RoomId, key: RoomKey) {
+        for active in &mut self.all {
+            if matches!(&active.tap.subject, Subject::Room(name) if name == id) {
+                active.target = Target::Room(key);
+            }
+        }
+    }
+
+    pub(super) fn room_closed(&mut self, key: RoomKey) {
+        for active in &mut self.all {
+            if active.target == Target::Room(key) {
+                active.target = Target::Nothing;
+            }
+        }
+    }
+
+    /// The taps on one target.
+    fn of(&self, target: Target) -> impl Iterator<Item = &Tap> {
+        self.all.iter().filter(move |active| active.target == target).map(|active| &active.tap)
+    }
+}
+
+impl Core {
+    /// Begins to show a room, whether it has members here or not, or a connection, if it is here.
+    pub(super) fn add_tap(&mut self, tap: Tap) {
+        let (target, members) = match &tap.subject {
+            Subject::Room(id) => match self.names.get(id) {
+                Some(key) => (Target::Room(*key), self.rooms[*key].room.members().len()),
+                None => (Target::Nothing, 0),
+            },
+            Subject::Connection(id) => {
+                let is_it = |(_, client): &(ClientKey, &super::client::Client)| {
+                    client.session.client() == *id && client.is_open()
+                };
+                // A tap that no shard keeps is over.
+                let Some((key, _)) = self.clients.iter().find(is_it) else { return };
+                (Target::Client(key), 1)
+            }
+        };
+        tap.show(Tapped { shard: self.index.0, event: Event::Tapped { members } });
+        self.taps.all.push(Active { tap, target });
+    }
+
+    fn show(&self, target: Target, event: impl Fn() -> Option<Event>) {
+        for tap in self.taps.of(target) {
+            if let Some(event) = event() {
+                tap.show(Tapped { shard: self.index.0, event });
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn tap_message(&self, room: RoomKey, publication: &Publication, members: usize) {
+        let payload = publication.message.payload();
+        let (offset, bytes) = (publication.offset, payload.len());
+        self.show(Target::Room(room), || {
+            Some(Event::Message { offset, members, bytes, text: beginning(payload) })
+        });
+    }
+
+    #[cold]
+    pub(super) fn tap_delivered(&self, room: RoomKey, batch: &Completed) {
+        let seconds = Duration::from_nanos(self.time.saturating_sub(batch.read_at)).as_secs_f64();
+        let (messages, recipients) = (batch.publications, batch.recipients);
+        self.show(Target::Room(room), || Some(Event::Delivered { messages, recipients, seconds }));
+    }
+
+    #[cold]
+    pub(super) fn tap_joined(&self, client: ClientKey, room: RoomKey) {
+        self.show(Target::Room(room), || {
+            let session = &self.clients.get(client)?.session;
+            Some(Event::Joined { client_id: session.client(), user: session.user().clone() })
+        });
+    }
+
+    #[cold]
+    pub(super) fn tap_left(&self, client: ClientKey, room: RoomKey) {
+        self.show(Target::Room(room), || {
+            let session = &self.clients.get(client)?.session;
+            Some(Event::Left { client_id: session.client(), user: session.user().clone() })
+        });
+    }
+
+    #[cold]
+    pub(super) fn tap_received(&self, client: ClientKey, message: &[u8]) {
+        self.show(Target::Client(client), || {
+            Some(Event::Received { bytes: message.len(), text: beginning(message) })
+        });
+    }
+
+    #[cold]
+    pub(super) fn tap_sent(&self, client: ClientKey, messages: usize, bytes: usize, is_queued: bool) {
+        self.show(Target::Client(client), || Some(Event::Sent { messages, bytes, is_queued }));
+    }
+
+    #[cold]
+    pub(super) fn tap_blocked(&self, client: ClientKey, bytes: usize) {
+        self.show(Target::Client(client), || Some(Event::Blocked { bytes }));
+    }
+
+    #[cold]
+    pub(super) fn tap_drained(&self, client: ClientKey) {
+        self.show(Target::Client(client), || Some(Event::Drained));
+    }
+
+    /// The last that a tap shows of a connection: it ends with it.
+    #[cold]
+    pub(super) fn tap_closed(&mut self, client: ClientKey, reason: CloseReason) {
+        self.show(Target::Client(client), || Some(Event::Closed { reason: reason.as_str() }));
+        self.taps.all.retain(|active| active.target != Target::Client(client));
+    }
+}
