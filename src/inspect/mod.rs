@@ -11,11 +11,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::id::{ClientId, ClientKey, RoomId, UserId};
-use crate::metrics::{CloseReason, LabelValue as _};
+use crate::metrics::CloseReason;
 
 pub use tap::{Event, Subject, TEXT_BYTES_MAX, Tap, TapId, TapReader, Tapped, beginning, tap};
 
@@ -70,7 +70,6 @@ pub enum Which {
 #[derive(Clone, Debug, Serialize)]
 pub struct Connection {
     /// The number that `welcome` told the client.
-    #[serde(serialize_with = "as_text")]
     pub client_id: ClientId,
     /// Whose it is.
     pub user: UserId,
@@ -115,7 +114,6 @@ pub struct Queue {
 #[derive(Clone, Debug, Serialize)]
 pub struct Closed {
     /// The number that `welcome` told the client.
-    #[serde(serialize_with = "as_text")]
     pub client_id: ClientId,
     /// Whose it was.
     pub user: UserId,
@@ -124,7 +122,6 @@ pub struct Closed {
     /// The other end of the socket; none when that was broken by then.
     pub peer: Option<SocketAddr>,
     /// Why, as in `fanfare_connections_closed_total`.
-    #[serde(serialize_with = "as_label")]
     pub reason: CloseReason,
     /// The code of the Close frame that the gateway chose; none when the client closed or broke off.
     pub code: Option<u16>,
@@ -205,11 +202,3 @@ impl Vitals {
 }
 
 const NOTHING_WAITS: u64 = u64::MAX;
-
-fn as_text<S: Serializer>(id: &ClientId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
-}
-
-fn as_label<S: Serializer>(reason: &CloseReason, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(reason.as_str())
-}

@@ -90,7 +90,6 @@ pub enum Event {
     /// A connection entered the room.
     Joined {
         /// Which.
-        #[serde(serialize_with = "super::as_text")]
         client_id: ClientId,
         /// Whose.
         user: UserId,
@@ -98,7 +97,6 @@ pub enum Event {
     /// A connection left the room, or ended.
     Left {
         /// Which.
-        #[serde(serialize_with = "super::as_text")]
         client_id: ClientId,
         /// Whose.
         user: UserId,

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
+use serde::{Serialize, Serializer};
+
 /// One handle for each value of a label; indexed by the value.
 #[derive(Clone, Debug)]
 pub struct Family<L, H> {
@@ -59,6 +61,12 @@ macro_rules! label {
             }
             fn index(self) -> usize {
                 self as usize
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
             }
         }
     };

@@ -36,7 +36,7 @@ pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};
 /// It is not installed as a global recorder: two gateways in one process do not mix.
 #[derive(Clone)]
 pub struct Recorder {
-    recorder: Arc<PrometheusRecorder>,
+    instruments: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
     merged: Registry,
 }
@@ -63,7 +63,7 @@ impl Recorder {
             }
         }
         let handle = recorder.handle();
-        Self { recorder: Arc::new(recorder), handle, merged: Registry::default() }
+        Self { instruments: Arc::new(recorder), handle, merged: Registry::default() }
     }
 
     /// All registered metrics in the Prometheus text format, version 0.0.4.
@@ -81,18 +81,18 @@ impl Recorder {
 
     fn counter(&self, metric: &Metric, labels: &[(&'static str, &str)]) -> Counter {
         debug_assert_eq!(metric.kind, Kind::Counter, "{}", metric.name);
-        self.recorder.register_counter(&key(metric, labels), &METADATA)
+        self.instruments.register_counter(&key(metric, labels), &METADATA)
     }
 
     fn gauge(&self, metric: &Metric, labels: &[(&'static str, &str)]) -> Gauge {
         debug_assert_eq!(metric.kind, Kind::Gauge, "{}", metric.name);
-        self.recorder.register_gauge(&key(metric, labels), &METADATA)
+        self.instruments.register_gauge(&key(metric, labels), &METADATA)
     }
 
     /// A histogram for rare samples, from any thread.
     fn histogram(&self, metric: &Metric, labels: &[(&'static str, &str)]) -> metrics::Histogram {
         debug_assert!(matches!(metric.kind, Kind::Histogram(_)), "{}", metric.name);
-        self.recorder.register_histogram(&key(metric, labels), &METADATA)
+        self.instruments.register_histogram(&key(metric, labels), &METADATA)
     }
 
     fn own_histogram(&self, metric: &Metric, labels: &[(&'static str, &str)]) -> Histogram {

@@ -9,7 +9,7 @@ use crate::metrics::{CloseReason, DropReason, Source};
 use crate::ws::CloseCode;
 
 use super::backlog::{Backlog, Lane, Overflow, Stamp};
-use super::client::Stage;
+use super::client::{Client, Stage};
 use super::counts::Counts;
 use super::queue::{Load, Queue};
 use super::room::{self, Step, Trace};
@@ -164,7 +164,7 @@ impl Core {
 
     /// Drops the messages of rooms and users that wait for a client; one that is partly written stays.
     pub(super) fn discard_bulk(&mut self, key: ClientKey, reason: DropReason) {
-        let Some(form) = self.clients.get(key).map(|client| client.form()) else { return };
+        let Some(form) = self.clients.get(key).map(Client::form) else { return };
         self.change_queue(key, |queue, counts| {
             queue.discard_bulk(|frames| counts.drop_frames(reason, form, frames));
         });

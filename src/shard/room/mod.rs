@@ -152,7 +152,7 @@ impl Room {
         let frame_bytes = publication.message.frame().len();
         match self.waiting.back_mut() {
             Some(open) if open.bytes() + frame_bytes <= self.batch_bytes => {
-                open.append(publication, taken_at)
+                open.append(publication, taken_at);
             }
             _ => self.waiting.push_back(Open::new(publication, taken_at)),
         }
