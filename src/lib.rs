@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod id;
+pub mod log;
 pub mod metrics;
 pub mod readiness;
 pub mod ws;

@@ -13,9 +13,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::clock::Clock;
 use crate::drain;
 use crate::id::ClientId;
 use crate::inbox::{Admission, Command, Gate, Outlet};
+use crate::log::Repeats;
 use crate::metrics::{AcceptError, ListenerMetrics};
 use crate::transport;
 
@@ -90,10 +92,13 @@ impl Listener {
         shards: Vec<Outlet>,
         mut watch: drain::Watch,
         metrics: ListenerMetrics,
+        clock: Clock,
     ) -> io::Result<()> {
         assert!(!shards.is_empty(), "somebody must serve");
         let socket = transport::watch(self.socket, Interest::READABLE)?;
-        let mut dispatcher = Dispatcher { gate, shards, metrics, ids: ClientIds::new() };
+        let ids = ClientIds::new();
+        let [failing, full] = Default::default();
+        let mut dispatcher = Dispatcher { gate, shards, metrics, clock, ids, failing, full };
         tokio::select! {
             () = watch.stopped() => Ok(()),
             result = dispatcher.run(&socket) => result,
@@ -105,7 +110,10 @@ struct Dispatcher {
     gate: Gate,
     shards: Vec<Outlet>,
     metrics: ListenerMetrics,
+    clock: Clock,
     ids: ClientIds,
+    failing: Repeats,
+    full: Repeats,
 }
 
 /// What to do after a turn of accepting.
@@ -149,7 +157,9 @@ impl Dispatcher {
                 Err(error) => {
                     let reason = classify(&error);
                     self.metrics.errors[reason].increment(1);
-                    tracing::debug!(%error, "accepting failed");
+                    if let Some(left_out) = self.failing.admit(self.clock.now()) {
+                        tracing::warn!(%error, left_out, "connections cannot be accepted");
+                    }
                     if reason == AcceptError::Descriptors {
                         return Next::Pause;
                     }
@@ -163,8 +173,14 @@ impl Dispatcher {
         self.metrics.accepted.increment(1);
         let (permit, full) = match self.gate.admit() {
             Admission::Admitted(permit) => (permit, false),
-            Admission::Full(permit) => (permit, true),
-            Admission::Refused => return,
+            Admission::Full(permit) => {
+                self.warn_of_limit();
+                (permit, true)
+            }
+            Admission::Refused => {
+                self.warn_of_limit();
+                return self.metrics.refused.increment(1);
+            }
         };
         let id = self.ids.next();
         let shard = &self.shards[shard_of(id, self.shards.len())];
@@ -172,6 +188,17 @@ impl Dispatcher {
         let command = Command::Accept { stream, permit, id, full, accepted_at };
         // A shard takes every connection; one that has ended drops it.
         let _ = shard.push(command);
+    }
+}
+
+impl Dispatcher {
+    fn warn_of_limit(&self) {
+        if let Some(left_out) = self.full.admit(self.clock.now()) {
+            tracing::warn!(
+                left_out,
+                "a connection is refused: as many are open as limits.connections allows"
+            );
+        }
     }
 }
 
@@ -289,6 +316,8 @@ mod tests {
         assert!(!fulls[0]);
         assert!(fulls[1..].iter().all(|full| *full));
         assert_eq!(fulls.len(), 1 + inbox::PLACES_TO_REFUSE);
+        let refused = r#"fanfare_handshake_failures_total{reason="capacity"} 1"#;
+        assert!(served.recorder.render().contains(refused), "and counted, as no handshake can");
         served.stop().await;
     }
 
@@ -319,6 +348,7 @@ mod tests {
         address: SocketAddr,
         signal: drain::Signal,
         task: tokio::task::JoinHandle<io::Result<()>>,
+        recorder: Recorder,
     }
 
     impl Served {
@@ -327,9 +357,10 @@ mod tests {
             let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
             let (signal, watch) = drain::pair();
-            let metrics = ListenerMetrics::new(&Recorder::new());
-            let task = tokio::spawn(listener.run(gate, shards, watch, metrics));
-            Self { address, signal, task }
+            let recorder = Recorder::new();
+            let metrics = ListenerMetrics::new(&recorder);
+            let task = tokio::spawn(listener.run(gate, shards, watch, metrics, Clock::start()));
+            Self { address, signal, task, recorder }
         }
 
         fn connect(&self) -> TcpStream {

@@ -65,7 +65,7 @@ fn log(config: &Config) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
     match config.log.format {
         LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
     }
 }
 

@@ -90,7 +90,8 @@ async fn serve(config: Config) -> Result<(), Error> {
     let clock = Clock::start();
     let hub = Hub::new(outlets.clone(), config.hub.clone(), clock);
     let verifier = Verifier::new(config.auth.clone())?;
-    let http = http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder));
+    let http =
+        http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder), clock);
     let shards = start_shards(&config, inboxes, &hub, &Arc::new(http), &recorder, clock)?;
     let ready = Readiness::default();
     let admin = start_admin(&config, &recorder, &ready, &hub, clock)?;
@@ -100,7 +101,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     let connections = connections_that_fit(config.listener.connections, config.shards);
     accepting.limit.set(count(connections));
     let gate = Gate::new(connections);
-    let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting);
+    let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting, clock);
     tokio::pin!(accept);
     let mut shards = watch_over(shards);
     tokio::select! {

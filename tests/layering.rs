@@ -16,6 +16,7 @@ const TABLE: &[(&str, &str)] = &[
     ("drain", ""),
     // Drivers of several layers stamp what they hand on, so that the times can be compared.
     ("clock", ""),
+    ("log", ""),
     ("readiness", ""),
     ("ws", ""),
     // What the shards answer to an operator's question names connections and the labels of metrics.
@@ -27,17 +28,17 @@ const TABLE: &[(&str, &str)] = &[
     ("session", "id protocol ws"),
     ("transport", "metrics"),
     ("inbox", "id ws transport inspect metrics"),
-    ("http", "id auth ws transport metrics drain"),
+    ("http", "id auth ws transport metrics drain clock"),
     ("engine", "id history metrics"),
     ("hub", "id ws history presence engine inbox metrics clock"),
     (
         "shard",
-        "id metrics drain clock inspect ws protocol auth history presence session transport inbox http hub",
+        "id metrics drain clock log inspect ws protocol auth history presence session transport inbox http hub",
     ),
     ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect"),
     ("watchdog", "clock readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
-    ("listener", "id inbox transport drain metrics clock readiness"),
+    ("listener", "id inbox transport drain metrics clock log"),
     (
         "config",
         "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \

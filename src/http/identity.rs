@@ -12,21 +12,25 @@ use crate::id::UserId;
 use super::guard;
 use super::refusal::Refusal;
 
-/// Finds out who asks; `now` is in Unix seconds.
+/// Who asks, by the token that a gateway with tokens requires; `now` is in Unix seconds.
 ///
 /// # Errors
 ///
-/// The [`Refusal`] with 401 when a token is needed and there is no good one, with 400 when the query names no
-/// possible user.
-pub(super) fn identify<B>(request: &Request<B>, verifier: &Verifier, now: u64) -> Result<Claims, Refusal> {
-    if verifier.is_required() {
-        let claims = match token(request) {
-            Some(Ok(token)) => verifier.verify(&token, now),
-            Some(Err(Garbled)) => Err(AuthError::Malformed),
-            None => Err(AuthError::Missing),
-        };
-        return claims.map_err(|error| Refusal::unauthorized(error.to_string()));
+/// [`AuthError`] when there is no good token.
+pub(super) fn by_token<B>(request: &Request<B>, verifier: &Verifier, now: u64) -> Result<Claims, AuthError> {
+    match token(request) {
+        Some(Ok(token)) => verifier.verify(&token, now),
+        Some(Err(Garbled)) => Err(AuthError::Malformed),
+        None => Err(AuthError::Missing),
     }
+}
+
+/// Who asks, by the query, where no token is needed.
+///
+/// # Errors
+///
+/// The [`Refusal`] with 400 when the query names no possible user.
+pub(super) fn by_name<B>(request: &Request<B>, verifier: &Verifier) -> Result<Claims, Refusal> {
     let user = match query_value(request, "user") {
         Some(Ok(name)) => {
             UserId::parse(&name).map_err(|error| Refusal::malformed(format!("user= {error}")))?
@@ -156,7 +160,7 @@ mod tests {
 
     fn identified(uri: &str) -> Result<Claims, Refusal> {
         let verifier = Verifier::new(auth::Options::default()).unwrap();
-        identify(&Request::builder().uri(uri).body(()).unwrap(), &verifier, 0)
+        by_name(&Request::builder().uri(uri).body(()).unwrap(), &verifier)
     }
 
     fn found(uri: &str, headers: &[(&str, &str)]) -> Option<String> {

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 
 use crate::auth::{Claims, Verifier};
+use crate::clock::Clock;
 use crate::drain;
 use crate::metrics::{HandshakeFailure, HttpMetrics};
 
@@ -72,14 +73,21 @@ pub struct Shared {
     drain: drain::Watch,
     metrics: HttpMetrics,
     parser: http1::Builder,
+    clock: Clock,
 }
 
 impl Shared {
     /// Prepares what every handshake needs.
-    pub fn new(options: Options, verifier: Verifier, drain: drain::Watch, metrics: HttpMetrics) -> Self {
+    pub fn new(
+        options: Options,
+        verifier: Verifier,
+        drain: drain::Watch,
+        metrics: HttpMetrics,
+        clock: Clock,
+    ) -> Self {
         let origins = Origins::new(&options.origins, options.allow_loopback_origins);
         let parser = upgrade::parser(&options);
-        Self { options, origins, verifier, drain, metrics, parser }
+        Self { options, origins, verifier, drain, metrics, parser, clock }
     }
 }
 

@@ -179,7 +179,10 @@ async fn lets_only_good_tokens_in() {
     };
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let (good, expired) = (options.issue(&grant, now).unwrap(), options.issue(&grant, now - 3600).unwrap());
-    let shared = shared_with(Options::default(), options, running());
+    let recorder = Recorder::new();
+    let metrics = HttpMetrics::new(&recorder);
+    let verifier = Verifier::new(options).unwrap();
+    let shared = Shared::new(Options::default(), verifier, running(), metrics, Clock::start());
     let with = |header: String| HELLO.replacen("Host: a\r\n", &format!("Host: a\r\n{header}\r\n"), 1);
 
     for request in [
@@ -204,6 +207,18 @@ async fn lets_only_good_tokens_in() {
         assert!(matches!(outcome, Outcome::Refused(HandshakeFailure::Auth)), "{outcome:?}");
         assert!(answer.starts_with("HTTP/1.1 401 ") && has(&answer, "www-authenticate: bearer"), "{answer}");
         assert!(answer.contains(r#"{"error":"unauthorized","message":""#), "{answer}");
+    }
+    let page = recorder.render();
+    for (result, count) in [
+        ("ok", 3),
+        ("missing", 1),
+        ("expired", 1),
+        ("bad_signature", 1),
+        ("wrong_algorithm", 1),
+        ("malformed", 1),
+    ] {
+        let series = format!("fanfare_auth_attempts_total{{result=\"{result}\"}} {count}\n");
+        assert!(page.contains(&series), "{series}");
     }
 }
 
@@ -324,7 +339,7 @@ fn shared(options: Options) -> Shared {
 
 fn shared_with(options: Options, auth: auth::Options, watch: drain::Watch) -> Shared {
     let verifier = Verifier::new(auth).unwrap();
-    Shared::new(options, verifier, watch, HttpMetrics::new(&Recorder::new()))
+    Shared::new(options, verifier, watch, HttpMetrics::new(&Recorder::new()), Clock::start())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the listener's part")]

@@ -12,7 +12,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -25,12 +25,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{timeout, timeout_at};
 
-use crate::auth::Claims;
-use crate::metrics::HandshakeFailure;
+use crate::auth::{AuthError, Claims};
+use crate::clock::Clock;
+use crate::metrics::{AuthResult, HandshakeFailure};
 
 use super::guard::{self, Route, Subprotocol};
 use super::head::HeadFinder;
-use super::identity::identify;
+use super::identity;
 use super::refusal::Refusal;
 use crate::transport::watch;
 
@@ -185,7 +186,7 @@ fn respond<B>(
     if !shared.origins.allow(request.headers()) {
         return Err(Refusal::origin());
     }
-    let claims = identify(&request, &shared.verifier, unix_now())?;
+    let claims = identify(&request, shared)?;
     let subprotocol = guard::subprotocol(request.headers());
     // The future that comes with the response is hyper's way to the stream; here it never left our hands.
     let (response, _) = fastwebsockets::upgrade::upgrade(&mut request)
@@ -196,6 +197,34 @@ fn respond<B>(
     }
     let ndjson = subprotocol == Some(Subprotocol::Ndjson);
     Ok((response, Some(Admitted { endpoint, claims, ndjson })))
+}
+
+/// Finds out who asks, and counts how the check of a token ended.
+fn identify<B>(request: &Request<B>, shared: &Shared) -> Result<Claims, Refusal> {
+    if !shared.verifier.is_required() {
+        return identity::by_name(request, &shared.verifier);
+    }
+    let begun = shared.clock.now();
+    let claims = identity::by_token(request, &shared.verifier, Clock::unix());
+    let took = Duration::from_nanos(shared.clock.now().saturating_sub(begun));
+    shared.metrics.auth_duration.record(took);
+    shared.metrics.auth[result(claims.as_ref().err())].increment(1);
+    claims.map_err(|error| Refusal::unauthorized(error.to_string()))
+}
+
+fn result(error: Option<&AuthError>) -> AuthResult {
+    match error {
+        None => AuthResult::Ok,
+        Some(AuthError::Missing) => AuthResult::Missing,
+        Some(AuthError::Malformed) => AuthResult::Malformed,
+        Some(AuthError::BadClaim(_) | AuthError::MissingClaim(_)) => AuthResult::BadClaim,
+        Some(AuthError::WrongAlgorithm) => AuthResult::WrongAlgorithm,
+        Some(AuthError::BadSignature) => AuthResult::BadSignature,
+        Some(AuthError::Expired) => AuthResult::Expired,
+        Some(AuthError::NotYetValid) => AuthResult::NotYetValid,
+        Some(AuthError::WrongIssuer) => AuthResult::WrongIssuer,
+        Some(AuthError::WrongAudience) => AuthResult::WrongAudience,
+    }
 }
 
 fn demo() -> Response<Full<Bytes>> {
@@ -333,10 +362,6 @@ impl Link<'_> {
             _ => Err(error),
         }
     }
-}
-
-fn unix_now() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs())
 }
 
 const DEMO: &str = include_str!("demo.html");

@@ -41,7 +41,9 @@ impl Driver {
             Ok(_) => return,
             Err(error) => {
                 // The panic itself was reported by the panic hook.
-                tracing::error!(%error, "a handshake failed for a fault of the gateway");
+                if let Some(left_out) = self.failing.admit(self.clock.now()) {
+                    tracing::error!(%error, left_out, "a handshake failed for a fault of the gateway");
+                }
                 return self.report.panicked();
             }
         };

@@ -25,6 +25,7 @@ use crate::http;
 use crate::id::{ClientId, ClientKey};
 use crate::inbox::{Command, Inbox, Permit};
 use crate::inspect::Vitals;
+use crate::log::Repeats;
 use crate::metrics::{CloseReason, LabelValue as _};
 use crate::transport::{Transport, watch};
 
@@ -140,6 +141,8 @@ struct Driver {
     /// When the shard is to show that it comes round.
     beat_at: u64,
     beats: u32,
+    /// Lines about faults of the gateway's own.
+    failing: Repeats,
     /// Since when it has not slept, or that was last counted.
     awake_since: u64,
 }
@@ -194,6 +197,7 @@ impl Driver {
             scans: VecDeque::new(),
             beat_at: now,
             beats: 0,
+            failing: Repeats::default(),
             awake_since: now,
         })
     }
@@ -319,8 +323,10 @@ impl Driver {
             return;
         }
         if let Err(error) = self.poll.get_mut().poll(&mut self.events, Some(Duration::ZERO)) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                tracing::error!(%error, "polling the sockets failed");
+            if error.kind() != io::ErrorKind::Interrupted
+                && let Some(left_out) = self.failing.admit(self.clock.now())
+            {
+                tracing::error!(%error, left_out, "polling the sockets failed");
             }
             return;
         }
