@@ -231,7 +231,7 @@ class Column:
 
 
 def table(title: str, description: str, keys: dict[str, str], *columns: Column, width: int = WIDTH) -> Panel:
-    """The present values of several queries, joined by `keys`: labels and their headings. Unnamed labels are hidden."""
+    """The present values of several queries, joined by their labels; `keys` are those labels and their headings."""
     letters = [chr(ord("A") + index) for index in range(len(columns))]
     headings = {f"Value #{letter}": column.title for letter, column in zip(letters, columns, strict=True)}
     if len(columns) == 1:
