@@ -1,4 +1,4 @@
-//! As much of PromQL as is needed to see which metrics a query selects, and how.
+//! As much of `PromQL` as is needed to see which metrics a query selects, and how.
 
 use std::ops::Range;
 
