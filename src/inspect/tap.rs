@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::mpsc;
 
 use crate::id::{ClientId, RoomId, UserId};
@@ -69,7 +70,10 @@ pub enum Event {
     },
     /// A message of the room reached a shard with members. With several shards each says so.
     Message {
-        /// Its place in the room.
+        /// Which life of the room, as in the `ack` of `join`. Shards show nothing of one life once another shows the next.
+        #[serde(serialize_with = "as_hex")]
+        epoch: u64,
+        /// Its place in that life.
         offset: u64,
         /// How many members the shard has for it.
         members: usize,
@@ -131,6 +135,24 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The name that its JSON has as `event`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tapped { .. } => "tapped",
+            Self::Message { .. } => "message",
+            Self::Delivered { .. } => "delivered",
+            Self::Joined { .. } => "joined",
+            Self::Left { .. } => "left",
+            Self::Received { .. } => "received",
+            Self::Sent { .. } => "sent",
+            Self::Blocked { .. } => "blocked",
+            Self::Drained => "drained",
+            Self::Closed { .. } => "closed",
+        }
+    }
+}
+
 /// Makes a tap and its reader.
 pub fn tap(id: TapId, subject: Subject) -> (Tap, TapReader) {
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
@@ -163,6 +185,11 @@ impl TapReader {
         self.events.try_recv().ok()
     }
 
+    /// As [`next`](Self::next), for those who poll.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Tapped>> {
+        self.events.poll_recv(context)
+    }
+
     /// How many events were lost since the last call.
     pub fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
@@ -177,6 +204,11 @@ pub fn beginning(message: &[u8]) -> String {
         Some((at, char::REPLACEMENT_CHARACTER)) if message.len() > TEXT_BYTES_MAX => text[..at].to_owned(),
         _ => text.into_owned(),
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn as_hex<S: Serializer>(epoch: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{epoch:016x}"))
 }
 
 #[cfg(test)]
@@ -218,6 +250,29 @@ mod tests {
         let json = serde_json::to_string(&Tapped { shard: 1, event }).unwrap();
 
         assert_eq!(json, r#"{"shard":1,"event":"joined","client_id":"0000000000000007","user":"ann"}"#);
+    }
+
+    #[test]
+    fn an_event_is_called_what_its_json_says() {
+        let (client_id, user, text) = (ClientId(7), UserId::from_u64(7), String::new());
+        let events = [
+            Event::Tapped { members: 1 },
+            Event::Message { epoch: 10, offset: 1, members: 1, bytes: 0, text: text.clone() },
+            Event::Delivered { messages: 1, recipients: 1, seconds: 0.5 },
+            Event::Joined { client_id, user: user.clone() },
+            Event::Left { client_id, user },
+            Event::Received { bytes: 0, text },
+            Event::Sent { messages: 1, bytes: 2, is_queued: false },
+            Event::Blocked { bytes: 2 },
+            Event::Drained,
+            Event::Closed { reason: "client" },
+        ];
+
+        for event in events {
+            let json = serde_json::to_value(&event).unwrap();
+            assert_eq!(json["event"], event.name());
+            assert!(event.name() != "message" || json["epoch"] == "000000000000000a", "{json}");
+        }
     }
 
     #[test]

@@ -103,8 +103,9 @@ impl Core {
     pub(super) fn tap_message(&self, room: RoomKey, publication: &Publication, members: usize) {
         let payload = publication.message.payload();
         let (offset, bytes) = (publication.offset, payload.len());
+        let epoch = self.rooms[room].hub.epoch();
         self.show(Target::Room(room), || {
-            Some(Event::Message { offset, members, bytes, text: beginning(payload) })
+            Some(Event::Message { epoch, offset, members, bytes, text: beginning(payload) })
         });
     }
 
