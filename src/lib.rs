@@ -26,6 +26,7 @@ pub mod shard;
 
 pub mod admin;
 pub mod listener;
+pub mod watchdog;
 
 pub mod cli;
 pub mod config;

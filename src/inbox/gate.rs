@@ -45,6 +45,11 @@ impl Gate {
         }
     }
 
+    /// How many connections may be open at once.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// The connections admitted and still open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)

@@ -1,0 +1,451 @@
+//! Watches over the shards: who does not come round is named in the log, in metrics and in the readiness.
+//!
+//! [`Watch`] decides, from the time and when each shard last came round; [`run`] looks at the clock and tells. It looks
+//! from the outside and waits for no shard, since a shard that stands still answers nothing.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use crate::clock::Clock;
+use crate::inbox::{Gate, Outlet};
+use crate::inspect::Vitals;
+use crate::metrics::{Recorder, VitalsMetrics, count};
+use crate::readiness::{Cause, Readiness};
+
+/// How often is looked.
+pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How often is said that a shard still does not come round.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// What the watchdog is given.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A shard that has not come round for longer is stalled. Much more than [`LOOK_EVERY`].
+    pub stall: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { stall: Duration::from_secs(1) }
+    }
+}
+
+/// Everything that the watchdog works with.
+pub struct Parts {
+    /// What counts as a stall.
+    pub options: Options,
+    /// Whom it watches.
+    pub shards: Shards,
+    /// What bounds the connections.
+    pub gate: Gate,
+    /// Where it says why no connections should come.
+    pub ready: Readiness,
+    /// The process's monotonic time.
+    pub clock: Clock,
+}
+
+/// Watches until it is dropped.
+pub async fn run(parts: Parts) {
+    let clock = parts.clock;
+    let mut driver = Driver::new(parts);
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        driver.look(clock.now());
+    }
+}
+
+/// The shards as they look from the outside; cheap to clone.
+#[derive(Clone)]
+pub struct Shards(Arc<[Shard]>);
+
+struct Shard {
+    outlet: Outlet,
+    vitals: Arc<Vitals>,
+    metrics: VitalsMetrics,
+    /// What [`Watch`] found, in nanoseconds of the gateway's clock.
+    stalled_since: AtomicU64,
+}
+
+impl Shards {
+    /// Registers what is told of each shard. The outlet and the vitals at one index belong to one shard.
+    pub fn new(recorder: &Recorder, outlets: &[Outlet], vitals: &[Arc<Vitals>]) -> Self {
+        debug_assert_eq!(outlets.len(), vitals.len());
+        let shard = |(index, (outlet, vitals)): (usize, (&Outlet, &Arc<Vitals>))| Shard {
+            outlet: outlet.clone(),
+            vitals: Arc::clone(vitals),
+            metrics: VitalsMetrics::new(recorder, index),
+            stalled_since: AtomicU64::new(NOT_STALLED),
+        };
+        Self(outlets.iter().zip(vitals).enumerate().map(shard).collect())
+    }
+
+    /// Sets the gauges of all shards; for each scrape.
+    pub fn refresh(&self, now: u64) {
+        for shard in &*self.0 {
+            let age = |since: Option<u64>| since.map_or(0.0, |since| seconds(now.saturating_sub(since)));
+            let waiting = shard.outlet.waiting();
+            shard.metrics.queue_age.set(age(shard.vitals.oldest_queued_at()));
+            shard.metrics.inbox_messages.set(count(waiting.items));
+            shard.metrics.inbox_bytes.set(count(waiting.bytes));
+            shard.metrics.stalled.set(age(shard.stalled_since()));
+        }
+    }
+}
+
+impl Shard {
+    /// Since when it does not come round, if it has not come round since the last look either.
+    fn stalled_since(&self) -> Option<u64> {
+        let since = self.stalled_since.load(Ordering::Relaxed);
+        (since != NOT_STALLED && self.vitals.beat_at() <= since).then_some(since)
+    }
+}
+
+/// Decides which shards do not come round. Times are nanoseconds of the gateway's clock.
+///
+/// When the look itself comes late, the whole process stood still, and no shard is to blame: nothing is found then, and
+/// what shards did before does not count any more.
+#[derive(Debug)]
+pub struct Watch {
+    /// Longer is a stall.
+    stall: u64,
+    looked_at: Option<u64>,
+    /// Before this, nobody is blamed for not coming round.
+    pardoned_until: u64,
+    stalls: Vec<Option<Stall>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    /// Invariant: not before the shard's last beat until then, so that a later beat ends the stall.
+    since: u64,
+    said_at: u64,
+}
+
+/// What is to be told of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Its index.
+    pub shard: usize,
+    /// What it is.
+    pub change: Change,
+    /// How long it has not come round, or had not.
+    pub lasted: Duration,
+}
+
+/// What became of a stall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Began,
+    /// It goes on, and was not mentioned for a while.
+    Lasts,
+    /// The shard came round again.
+    Ended,
+}
+
+impl Watch {
+    /// A watch over so many shards.
+    pub fn new(options: &Options, shards: usize) -> Self {
+        Self { stall: nanos(options.stall), looked_at: None, pardoned_until: 0, stalls: vec![None; shards] }
+    }
+
+    /// Looks at when each shard last came round.
+    pub fn look(&mut self, now: u64, beats: impl IntoIterator<Item = u64>) -> Vec<Finding> {
+        let late = self.looked_at.map_or(0, |at| now.saturating_sub(at.saturating_add(nanos(LOOK_EVERY))));
+        self.looked_at = Some(now);
+        // Half the limit: a shard's last beat was before the standstill, and its next one takes a moment after it.
+        if late > self.stall / 2 {
+            self.pardoned_until = now;
+            return Vec::new();
+        }
+        let mut findings = Vec::new();
+        for (shard, (beat, stall)) in beats.into_iter().zip(&mut self.stalls).enumerate() {
+            let mut find = |change, nanoseconds| {
+                findings.push(Finding { shard, change, lasted: Duration::from_nanos(nanoseconds) });
+            };
+            if let Some(ended) = stall.take_if(|stall| beat > stall.since) {
+                find(Change::Ended, beat - ended.since);
+            }
+            match stall {
+                Some(stall) if now.saturating_sub(stall.said_at) >= nanos(SAY_EVERY) => {
+                    stall.said_at = now;
+                    find(Change::Lasts, now.saturating_sub(stall.since));
+                }
+                Some(_) => {}
+                None => {
+                    let since = beat.max(self.pardoned_until);
+                    let lasted = now.saturating_sub(since);
+                    if lasted > self.stall {
+                        *stall = Some(Stall { since, said_at: now });
+                        find(Change::Began, lasted);
+                    }
+                }
+            }
+        }
+        findings
+    }
+
+    /// Since when each shard does not come round, or `None` for those that do.
+    pub fn stalled_since(&self) -> impl Iterator<Item = Option<u64>> {
+        self.stalls.iter().map(|stall| stall.map(|stall| stall.since))
+    }
+}
+
+struct Driver {
+    watch: Watch,
+    shards: Shards,
+    gate: Gate,
+    ready: Readiness,
+}
+
+impl Driver {
+    fn new(parts: Parts) -> Self {
+        let Parts { options, shards, gate, ready, clock: _ } = parts;
+        Self { watch: Watch::new(&options, shards.0.len()), shards, gate, ready }
+    }
+
+    fn look(&mut self, now: u64) {
+        let findings = self.watch.look(now, self.shards.0.iter().map(|shard| shard.vitals.beat_at()));
+        for finding in &findings {
+            self.tell(finding);
+        }
+        for (shard, since) in self.shards.0.iter().zip(self.watch.stalled_since()) {
+            shard.stalled_since.store(since.unwrap_or(NOT_STALLED), Ordering::Relaxed);
+        }
+        self.set(Cause::ShardStalled, stalled(&self.watch, now), now);
+        self.set(Cause::Full, full(&self.gate), now);
+    }
+
+    fn tell(&self, &Finding { shard, change, lasted }: &Finding) {
+        let seconds = (lasted.as_secs_f64() * 1e3).round() / 1e3;
+        match change {
+            Change::Began => {
+                self.shards.0[shard].metrics.stalls.increment(1);
+                tracing::warn!(shard, ?seconds, "a shard does not come round");
+            }
+            Change::Lasts => tracing::warn!(shard, ?seconds, "a shard does not come round"),
+            Change::Ended => tracing::info!(shard, ?seconds, "a shard comes round again"),
+        }
+    }
+
+    fn set(&self, cause: Cause, detail: Option<String>, now: u64) {
+        match detail {
+            Some(detail) => self.ready.block(cause, detail, now),
+            None => self.ready.clear(cause),
+        }
+    }
+}
+
+/// Which shards do not come round, for people.
+fn stalled(watch: &Watch, now: u64) -> Option<String> {
+    let mut detail = String::new();
+    for (shard, since) in watch.stalled_since().enumerate() {
+        let Some(since) = since else { continue };
+        let (comma, verb) = if detail.is_empty() { ("", " has not come round") } else { (", ", "") };
+        // Writing to a `String` cannot fail.
+        let _ = write!(detail, "{comma}shard {shard}{verb} for {:.1} s", seconds(now.saturating_sub(since)));
+    }
+    Some(detail).filter(|detail| !detail.is_empty())
+}
+
+/// That there is no place left, for people.
+fn full(gate: &Gate) -> Option<String> {
+    let (open, limit) = (gate.open(), gate.limit());
+    (open >= limit).then(|| format!("{open} connections are open; `limits.connections` allows {limit}"))
+}
+
+const NOT_STALLED: u64 = u64::MAX;
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    Duration::from_nanos(nanoseconds).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::{Admission, Inbox, Limits};
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn names_a_stall_when_it_begins_each_ten_seconds_and_when_it_ends() {
+        let mut watch = Watch::new(&Options::default(), 2);
+        let mut found = Vec::new();
+        for look in 1..=100 {
+            let now = look * 250 * MS;
+            // The second shard comes round at 2 s and then not before 24 s.
+            let stalled = if now < 24_000 * MS { now.min(2000 * MS) } else { now };
+            found.extend(watch.look(now, [now, stalled]).into_iter().map(|finding| (now / MS, finding)));
+        }
+
+        let finding = |change, ms| Finding { shard: 1, change, lasted: Duration::from_millis(ms) };
+        let expected = [
+            (3250, finding(Change::Began, 1250)),
+            (13_250, finding(Change::Lasts, 11_250)),
+            (23_250, finding(Change::Lasts, 21_250)),
+            (24_000, finding(Change::Ended, 22_000)),
+        ];
+        assert_eq!(found, expected);
+        assert!(watch.stalled_since().all(|since| since.is_none()));
+    }
+
+    #[test]
+    fn a_shard_that_came_round_once_and_stalls_again_ends_one_stall_and_begins_another() {
+        let mut watch = Watch::new(&Options::default(), 1);
+        let mut beat = 0;
+        let mut changes = Vec::new();
+        for look in 0..=20 {
+            let now = look * 250 * MS;
+            if look == 10 {
+                beat = now - 1100 * MS;
+            }
+            changes.extend(watch.look(now, [beat]).into_iter().map(|finding| finding.change));
+        }
+
+        assert_eq!(changes, [Change::Began, Change::Ended, Change::Began]);
+        assert_eq!(watch.stalled_since().collect::<Vec<_>>(), [Some(1400 * MS)]);
+    }
+
+    #[test]
+    fn blames_nobody_when_the_whole_process_stood_still() {
+        let mut watch = Watch::new(&Options::default(), 1);
+        assert_eq!(watch.look(0, [0]), []);
+
+        let after = 60_000 * MS;
+        assert_eq!(watch.look(after, [0]), [], "the look itself is late");
+        assert_eq!(watch.look(after + 250 * MS, [0]), [], "the shard had 250 ms since");
+
+        for look in 2..=4 {
+            assert_eq!(watch.look(after + look * 250 * MS, [0]), []);
+        }
+        let [finding] = watch.look(after + 1250 * MS, [0])[..] else { panic!("the shard did have time") };
+        assert_eq!((finding.change, finding.lasted), (Change::Began, Duration::from_millis(1250)));
+    }
+
+    #[test]
+    fn a_stall_goes_on_over_a_standstill_of_the_process() {
+        let mut watch = Watch::new(&Options::default(), 1);
+        for look in 0..=8 {
+            watch.look(look * 250 * MS, [0]);
+        }
+
+        watch.look(60_000 * MS, [0]);
+        assert_eq!(watch.stalled_since().collect::<Vec<_>>(), [Some(0)]);
+        let [finding] = watch.look(60_250 * MS, [60_100 * MS])[..] else { panic!("it came round") };
+
+        assert_eq!((finding.change, finding.lasted), (Change::Ended, Duration::from_millis(60_100)));
+    }
+
+    #[test]
+    fn an_early_or_repeated_look_finds_nothing_new() {
+        let mut watch = Watch::new(&Options::default(), 1);
+        for look in 0..=4 {
+            watch.look(look * 250 * MS, [0]);
+        }
+
+        assert_eq!(watch.look(1250 * MS, [0]).len(), 1);
+        assert_eq!(watch.look(1250 * MS, [0]), []);
+        assert_eq!(watch.look(1000 * MS, [0]), []);
+    }
+
+    struct World {
+        driver: Driver,
+        recorder: Recorder,
+        vitals: Vec<Arc<Vitals>>,
+    }
+
+    fn world(shards: usize, connections: usize) -> World {
+        let recorder = Recorder::new();
+        let outlets: Vec<_> = (0..shards).map(|_| Inbox::pair(Limits::default()).0).collect();
+        let vitals: Vec<_> = (0..shards).map(|_| Vitals::new(0)).collect();
+        let driver = Driver::new(Parts {
+            options: Options::default(),
+            shards: Shards::new(&recorder, &outlets, &vitals),
+            gate: Gate::new(connections),
+            ready: Readiness::default(),
+            clock: Clock::start(),
+        });
+        World { driver, recorder, vitals }
+    }
+
+    impl World {
+        fn look_until(&mut self, end: u64) {
+            (0..=end / (250 * MS)).for_each(|look| self.driver.look(look * 250 * MS));
+        }
+
+        fn details(&self, now: u64) -> Vec<(Cause, String)> {
+            let reasons = self.driver.ready.reasons(now).into_iter();
+            reasons.map(|reason| (reason.reason, reason.detail)).collect()
+        }
+
+        fn shows(&self, line: &str) -> bool {
+            self.recorder.render().lines().any(|shown| shown == line)
+        }
+    }
+
+    #[test]
+    fn is_not_ready_while_a_shard_does_not_come_round() {
+        let mut world = world(3, 10);
+        world.vitals[0].beat(10_000 * MS);
+        world.vitals[2].beat(1000 * MS);
+
+        world.look_until(2500 * MS);
+        world.driver.shards.refresh(2600 * MS);
+
+        let detail = "shard 1 has not come round for 2.5 s, shard 2 for 1.5 s".to_owned();
+        assert_eq!(world.details(2600 * MS), [(Cause::ShardStalled, detail)]);
+        assert!(world.shows("fanfare_shard_stalled_seconds{shard=\"0\"} 0"));
+        assert!(world.shows("fanfare_shard_stalled_seconds{shard=\"1\"} 2.6"));
+        assert!(world.shows("fanfare_shard_stalls_total{shard=\"1\"} 1"));
+
+        world.vitals.iter().for_each(|vitals| vitals.beat(2700 * MS));
+        world.driver.shards.refresh(2700 * MS);
+        assert!(world.shows("fanfare_shard_stalled_seconds{shard=\"1\"} 0"), "already before the next look");
+        world.driver.look(2750 * MS);
+
+        assert_eq!(world.details(2750 * MS), []);
+        assert!(world.shows("fanfare_shard_stalls_total{shard=\"1\"} 1"));
+    }
+
+    #[test]
+    fn is_not_ready_while_all_places_are_taken() {
+        let mut world = world(1, 2);
+        let taken: Vec<_> = (0..2).map(|_| world.driver.gate.admit()).collect();
+        assert!(taken.iter().all(|place| matches!(place, Admission::Admitted(_))));
+
+        world.driver.look(0);
+        let detail = "2 connections are open; `limits.connections` allows 2".to_owned();
+        assert_eq!(world.details(0), [(Cause::Full, detail)]);
+        drop(taken);
+        world.driver.look(250 * MS);
+
+        assert_eq!(world.details(0), []);
+    }
+
+    #[test]
+    fn shows_at_each_scrape_what_waits_for_a_shard_and_for_its_clients() {
+        let world = world(2, 1);
+        let outlet = &world.driver.shards.0[1].outlet;
+        world.vitals[1].set_oldest_queued_at(Some(500 * MS));
+        let under_way = [outlet.reserve(500).unwrap(), outlet.reserve(700).unwrap()];
+
+        world.driver.shards.refresh(2000 * MS);
+
+        assert!(world.shows("fanfare_outbound_queue_oldest_age_seconds{shard=\"0\"} 0"));
+        assert!(world.shows("fanfare_outbound_queue_oldest_age_seconds{shard=\"1\"} 1.5"));
+        assert!(world.shows("fanfare_shard_inbox_messages{shard=\"1\"} 2"));
+        assert!(world.shows("fanfare_shard_inbox_bytes{shard=\"1\"} 1200"));
+        drop(under_way);
+    }
+}
