@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::admin::{self, AdminHandle};
+use crate::admin;
 use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -23,7 +23,7 @@ use crate::metrics::{
 };
 use crate::readiness::{Cause, Readiness};
 use crate::shard::{self, Parts};
-use crate::{auth, drain, http, inbox};
+use crate::{auth, drain, http, inbox, watchdog};
 
 /// Descriptors of the process that serve no client: standard streams, listeners, scrapes, the control thread.
 const DESCRIPTORS_RESERVED: usize = 32;
@@ -92,15 +92,28 @@ async fn serve(config: Config) -> Result<(), Error> {
     let verifier = Verifier::new(config.auth.clone())?;
     let http =
         http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder), clock);
-    let shards = start_shards(&config, inboxes, &hub, &Arc::new(http), &recorder, clock)?;
+    let vitals: Vec<_> = outlets.iter().map(|_| Vitals::new(clock.now())).collect();
+    let ends = inboxes.into_iter().zip(vitals.iter().cloned()).collect();
+    let shards = start_shards(&config, ends, &hub, &Arc::new(http), &recorder, clock)?;
+    let watched = watchdog::Shards::new(&recorder, &outlets, &vitals);
     let ready = Readiness::default();
-    let admin = start_admin(&config, &recorder, &ready, &hub, clock)?;
+    let state = admin::State {
+        refresh: refresh(&recorder, &metrics, &ready, &hub, &watched, clock),
+        recorder: recorder.clone(),
+        ready: ready.clone(),
+        clock,
+        hub,
+        shards: outlets.clone(),
+        options: admin::Options::default(),
+    };
+    let admin = admin::start(config.admin_listen, state)?;
     announce(listener.local_addr().map_err(Error::Start)?, admin.addr()).map_err(Error::Start)?;
 
     let accepting = ListenerMetrics::new(&recorder);
     let connections = connections_that_fit(config.listener.connections, config.shards);
     accepting.limit.set(count(connections));
     let gate = Gate::new(connections);
+    let _watchdog = start_watchdog(watched, gate.clone(), ready.clone(), clock);
     let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting, clock);
     tokio::pin!(accept);
     let mut shards = watch_over(shards);
@@ -138,15 +151,15 @@ fn bind(addr: SocketAddr) -> Result<Listener, Error> {
 
 fn start_shards(
     config: &Config,
-    inboxes: Vec<Inbox>,
+    ends: Vec<(Inbox, Arc<Vitals>)>,
     hub: &Arc<Hub>,
     http: &Arc<http::Shared>,
     recorder: &Recorder,
     clock: Clock,
 ) -> Result<Vec<JoinHandle<()>>, Error> {
     let options = Arc::new(config.shard.clone());
-    let mut threads = Vec::with_capacity(inboxes.len());
-    for (number, inbox) in inboxes.into_iter().enumerate() {
+    let mut threads = Vec::with_capacity(ends.len());
+    for (number, (inbox, vitals)) in ends.into_iter().enumerate() {
         threads.push(shard::spawn(Parts {
             index: ShardIndex(u16::try_from(number).expect("the configuration bounds the shards")),
             options: Arc::clone(&options),
@@ -154,28 +167,38 @@ fn start_shards(
             hub: Arc::clone(hub),
             http: Arc::clone(http),
             metrics: ShardMetrics::new(recorder, number),
-            vitals: Vitals::new(clock.now()),
+            vitals,
             clock,
         })?);
     }
     Ok(threads)
 }
 
-fn start_admin(
-    config: &Config,
+/// Sets, at each scrape, the gauges of what others only count.
+fn refresh(
     recorder: &Recorder,
+    server: &ServerMetrics,
     ready: &Readiness,
     hub: &Arc<Hub>,
+    watched: &watchdog::Shards,
     clock: Clock,
-) -> Result<AdminHandle, Error> {
-    let metrics = HubMetrics::new(recorder);
-    let hub = Arc::clone(hub);
-    let mut state = admin::State::new(recorder.clone(), ready.clone(), clock);
-    state.refresh = Arc::new(move || {
+) -> Arc<dyn Fn() + Send + Sync> {
+    let (server, ready, watched) = (server.clone(), ready.clone(), watched.clone());
+    let (metrics, hub) = (HubMetrics::new(recorder), Arc::clone(hub));
+    Arc::new(move || {
+        server.ready.set(if ready.is_ready() { 1.0 } else { 0.0 });
         metrics.rooms.set(count(hub.rooms()));
         metrics.users.set(count(hub.users()));
-    });
-    Ok(admin::start(config.admin_listen, state)?)
+        watched.refresh(clock.now());
+    })
+}
+
+/// Starts the watchdog, which ends when the set is dropped.
+fn start_watchdog(shards: watchdog::Shards, gate: Gate, ready: Readiness, clock: Clock) -> JoinSet<()> {
+    let options = watchdog::Options::default();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watchdog::run(watchdog::Parts { options, shards, gate, ready, clock }));
+    tasks
 }
 
 /// The configured limit, or what the process's descriptors allow where that is less.

@@ -1,42 +1,49 @@
-//! The admin listener: `/metrics`, `/livez`, `/readyz`.
+//! The admin listener: metrics, health, and a look at single connections and rooms.
 //!
 //! It owns a thread with a runtime of its own, so that load on the gateway cannot hide it, and the
 //! once-a-second upkeep of the metrics. It is meant for operators and scrapers, never for the world.
+//! What only a shard knows, it asks the shards; whatever they do, every answer comes in a bounded time.
 
+mod answer;
+mod ask;
+mod connections;
+mod health;
 mod process;
+mod query;
+mod rooms;
+mod routes;
+mod scrape;
+mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::net::TcpListener;
 
 use crate::clock::Clock;
-use crate::metrics::Recorder;
+use crate::drain;
+use crate::hub::Hub;
+use crate::inbox::Outlet;
+use crate::metrics::{AdminMetrics, Recorder};
 use crate::readiness::Readiness;
 
-/// Connections served at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 64;
-/// How long a connection may take to send a request, or stay idle between two.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause after a failed accept, which may be for want of descriptors and would fail again at once.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+/// How long the listener waits for others.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// For the shards' answers to one request; what is missing then is named.
+    pub answer: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(1) }
+    }
+}
 
 /// What the admin listener shows.
 #[derive(Clone)]
@@ -47,15 +54,14 @@ pub struct State {
     pub ready: Readiness,
     /// The process's monotonic time.
     pub clock: Clock,
+    /// Where each user's connections are.
+    pub hub: Arc<Hub>,
+    /// The way to each shard, by its index.
+    pub shards: Vec<Outlet>,
     /// Called before each scrape, to set gauges that others only count; must not block.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl State {
-    /// A state whose gauges need no refresh.
-    pub fn new(recorder: Recorder, ready: Readiness, clock: Clock) -> Self {
-        Self { recorder, ready, clock, refresh: Arc::new(|| {}) }
-    }
+    /// Times.
+    pub options: Options,
 }
 
 /// Why the admin listener did not start.
@@ -78,7 +84,7 @@ pub enum StartError {
 pub struct AdminHandle {
     addr: SocketAddr,
     /// The listener stops when this is dropped.
-    running: Option<oneshot::Sender<Infallible>>,
+    running: Option<drain::Signal>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -88,7 +94,7 @@ impl AdminHandle {
         self.addr
     }
 
-    /// Stops the listener and waits until its thread has ended.
+    /// Stops the listener and waits until its thread has ended: at most half a second for answers under way.
     pub fn stop(mut self) {
         self.running = None;
         if let Some(thread) = self.thread.take() {
@@ -114,96 +120,19 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
         let _context = runtime.enter();
         TcpListener::from_std(listener).map_err(StartError::Thread)?
     };
-    let (running, stopped) = oneshot::channel();
+    let (running, stopped) = drain::pair();
+    let metrics = AdminMetrics::new(&state.recorder);
+    let context = Arc::new(Context { state, metrics, stopped });
     let thread = thread::Builder::new()
         .name("admin".to_owned())
-        .spawn(move || runtime.block_on(serve(listener, state, stopped)))
+        .spawn(move || runtime.block_on(serve::serve(listener, &context)))
         .map_err(StartError::Thread)?;
     Ok(AdminHandle { addr: bound, running: Some(running), thread: Some(thread) })
 }
 
-/// Accepts until `stopped`; what is open then is dropped with the set.
-async fn serve(listener: TcpListener, state: State, mut stopped: oneshot::Receiver<Infallible>) {
-    let mut connections = JoinSet::new();
-    let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
-    upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            _ = &mut stopped => return,
-            _ = upkeep.tick() => state.recorder.upkeep(),
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(converse(stream, state.clone()));
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "admin: accept failed");
-                    tokio::time::sleep(ACCEPT_BACK_OFF).await;
-                }
-            },
-        }
-    }
-}
-
-async fn converse(stream: TcpStream, state: State) {
-    let service = service_fn(|request| {
-        let response = answer(&request, &state);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIME_MAX)
-        .max_headers(64)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "admin: connection ended");
-    }
-}
-
-fn answer(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
-    let route = match request.uri().path() {
-        "/metrics" => metrics,
-        "/livez" => alive,
-        "/readyz" => ready,
-        _ => return text(StatusCode::NOT_FOUND, "not found\n"),
-    };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    route(state)
-}
-
-fn metrics(state: &State) -> Response<Full<Bytes>> {
-    (state.refresh)();
-    let mut body = state.recorder.render();
-    process::render(&mut body);
-    response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
-}
-
-fn alive(_: &State) -> Response<Full<Bytes>> {
-    text(StatusCode::OK, "alive\n")
-}
-
-fn ready(state: &State) -> Response<Full<Bytes>> {
-    let reasons = state.ready.reasons(state.clock.now());
-    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons });
-    response(status, "application/json", format!("{body}\n"))
-}
-
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    response(status, "text/plain; charset=utf-8", body)
-}
-
-fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+/// What every request is answered from.
+struct Context {
+    state: State,
+    metrics: AdminMetrics,
+    stopped: drain::Watch,
 }

@@ -1,0 +1,77 @@
+//! What answers are made of.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+/// The body of any answer.
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// An answer of text.
+pub(super) fn text(status: StatusCode, body: &'static str) -> Response<Body> {
+    whole(status, "text/plain; charset=utf-8", body)
+}
+
+/// An answer in the Prometheus text format.
+pub(super) fn metrics(page: String) -> Response<Body> {
+    whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
+}
+
+/// An answer of JSON, on a line.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let mut body = serde_json::to_vec(value).expect("no answer has a map whose keys are not text");
+    body.push(b'\n');
+    whole(status, "application/json", body)
+}
+
+/// An answer with its body as a whole.
+fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    of(status, kind, Full::new(body.into()).boxed_unsync())
+}
+
+/// An answer of any body.
+pub(super) fn of(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Why a request is not answered with what it asks for.
+#[derive(Debug, Serialize)]
+pub(super) struct Refusal {
+    #[serde(skip)]
+    status: StatusCode,
+    error: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing_shards: Vec<u16>,
+}
+
+impl Refusal {
+    /// The request makes no sense.
+    pub(super) fn bad_request(message: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error: "bad_request", message, missing_shards: Vec::new() }
+    }
+
+    /// No such thing, as all shards say.
+    pub(super) fn not_found(message: String) -> Self {
+        Self { status: StatusCode::NOT_FOUND, error: "not_found", message, missing_shards: Vec::new() }
+    }
+
+    /// One of these shards may have it, but did not say so in time.
+    pub(super) fn unavailable(message: String, missing_shards: Vec<u16>) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, error: "unavailable", message, missing_shards }
+    }
+
+    /// The whole answer.
+    pub(super) fn response(&self) -> Response<Body> {
+        json(self.status, self)
+    }
+}

@@ -1,0 +1,58 @@
+//! Asks the shards, and waits a bounded time for what they say.
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::inbox::Command;
+use crate::inspect::Question;
+
+use super::State;
+
+/// What shards said.
+#[derive(Debug)]
+pub(super) struct Answers<T> {
+    /// Their answers, in the order in which they were asked.
+    pub(super) said: Vec<T>,
+    /// Those that did not answer in time, or are gone.
+    pub(super) missing: Vec<u16>,
+}
+
+/// Asks all shards the same, and waits at most so long as the options say, for all of them together.
+pub(super) async fn ask_all<T>(
+    state: &State,
+    mut question: impl FnMut(oneshot::Sender<T>) -> Question,
+) -> Answers<T> {
+    ask(state, (0..).take(state.shards.len()), |_, answer| question(answer)).await
+}
+
+/// As [`ask_all`], but only these shards, each its own question.
+pub(super) async fn ask<T>(
+    state: &State,
+    shards: impl Iterator<Item = u16>,
+    mut question: impl FnMut(u16, oneshot::Sender<T>) -> Question,
+) -> Answers<T> {
+    let mut asked = Vec::new();
+    for shard in shards {
+        let (answer, answered) = oneshot::channel();
+        tell(state, shard, question(shard, answer));
+        asked.push((shard, answered));
+    }
+    let deadline = Instant::now() + state.options.answer;
+    let mut answers = Answers { said: Vec::with_capacity(asked.len()), missing: Vec::new() };
+    for (shard, answered) in asked {
+        // Past the deadline, this still takes the answers that are there.
+        match timeout_at(deadline, answered).await {
+            Ok(Ok(said)) => answers.said.push(said),
+            Ok(Err(_)) | Err(_) => answers.missing.push(shard),
+        }
+    }
+    answers
+}
+
+/// Gives a shard a question that is not waited for.
+pub(super) fn tell(state: &State, shard: u16, question: Question) {
+    if let Some(outlet) = state.shards.get(usize::from(shard)) {
+        // Questions are always taken: only what carries messages is bounded.
+        let _ = outlet.push(Command::Ask(question));
+    }
+}
