@@ -9,7 +9,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-/// The body of any answer.
+/// The body of any answer; that of a tap has no end of its own.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// An answer of text.
@@ -68,6 +68,12 @@ impl Refusal {
     /// One of these shards may have it, but did not say so in time.
     pub(super) fn unavailable(message: String, missing_shards: Vec<u16>) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, error: "unavailable", message, missing_shards }
+    }
+
+    /// As many are under way as may be.
+    pub(super) fn too_many(message: String) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self { status, error: "too_many", message, missing_shards: Vec::new() }
     }
 
     /// The whole answer.

@@ -56,3 +56,8 @@ pub(super) fn tell(state: &State, shard: u16, question: Question) {
         let _ = outlet.push(Command::Ask(question));
     }
 }
+
+/// As [`tell`], to all shards.
+pub(super) fn tell_all(state: &State, mut question: impl FnMut() -> Question) {
+    (0..).take(state.shards.len()).for_each(|shard| tell(state, shard, question()));
+}

@@ -14,6 +14,7 @@ mod rooms;
 mod routes;
 mod scrape;
 mod serve;
+mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -32,16 +33,20 @@ use crate::inbox::Outlet;
 use crate::metrics::{AdminMetrics, Recorder};
 use crate::readiness::Readiness;
 
+use self::tap::Taps;
+
 /// How long the listener waits for others.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// For the shards' answers to one request; what is missing then is named.
     pub answer: Duration,
+    /// Between two signs of life of a tap on which nothing happens.
+    pub keep_alive: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(1) }
+        Self { answer: Duration::from_secs(1), keep_alive: Duration::from_secs(15) }
     }
 }
 
@@ -122,7 +127,7 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
     };
     let (running, stopped) = drain::pair();
     let metrics = AdminMetrics::new(&state.recorder);
-    let context = Arc::new(Context { state, metrics, stopped });
+    let context = Arc::new(Context { state, metrics, taps: Taps::default(), stopped });
     let thread = thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || runtime.block_on(serve::serve(listener, &context)))
@@ -134,5 +139,6 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
 struct Context {
     state: State,
     metrics: AdminMetrics,
+    taps: Taps,
     stopped: drain::Watch,
 }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use percent_encoding::percent_decode_str;
 
-use crate::id::{ClientId, UserId};
+use crate::id::{ClientId, RoomId, UserId};
 
 use super::answer::Refusal;
 
@@ -60,6 +60,16 @@ impl<'a> Query<'a> {
         })
     }
 
+    /// The name of a room, if the parameter is there.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] when no room can be called so.
+    pub(super) fn room(&self, name: &str) -> Result<Option<RoomId>, Refusal> {
+        let room = self.value(name).map(|value| RoomId::parse(value).map_err(|_| not_a_name(name, value)));
+        room.transpose()
+    }
+
     /// The name of a user, if the parameter is there.
     ///
     /// # Errors
@@ -68,6 +78,15 @@ impl<'a> Query<'a> {
     pub(super) fn user(&self, name: &str) -> Result<Option<UserId>, Refusal> {
         let user = self.value(name).map(|value| UserId::parse(value).map_err(|_| not_a_name(name, value)));
         user.transpose()
+    }
+
+    /// The number of a connection, if the parameter is there.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] when it is not one that `welcome` could tell.
+    pub(super) fn client(&self, name: &str) -> Result<Option<ClientId>, Refusal> {
+        self.value(name).map(|value| client(name, value)).transpose()
     }
 }
 
@@ -103,6 +122,15 @@ mod tests {
 
     fn message(refusal: &Refusal) -> String {
         serde_json::to_value(refusal).unwrap()["message"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn decodes_names_of_any_script() {
+        let query = Query::parse(Some("room=caf%C3%A9+%2B%20%25&user=%e2%82%ac"), &["room", "user"]).unwrap();
+
+        assert_eq!(query.room("room").unwrap(), Some(RoomId::parse("café + %").unwrap()));
+        assert_eq!(query.user("user").unwrap(), Some(UserId::parse("€").unwrap()));
+        assert_eq!(query.client("connection").unwrap(), None);
     }
 
     #[test]
@@ -143,6 +171,16 @@ mod tests {
         assert_eq!(client("id", "00000000000000Ff").unwrap(), ClientId(255));
         for value in ["ff", "00000000000000f", "00000000000000fg", "+000000000000001", "00000000000000000"] {
             assert!(client("id", value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_1_to_128_bytes() {
+        let long = "a".repeat(129);
+        for value in ["", &long] {
+            let query = format!("room={value}");
+            let query = Query::parse(Some(&query), &["room"]).unwrap();
+            assert!(message(&query.room("room").unwrap_err()).ends_with("must be 1 to 128 bytes of UTF-8"));
         }
     }
 }

@@ -9,7 +9,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, Body, Refusal};
 use super::query::Query;
-use super::{Context, connections, health, rooms, scrape};
+use super::{Context, connections, health, rooms, scrape, tap};
 
 /// One line of the list.
 struct Route {
@@ -31,6 +31,7 @@ enum Page {
     Connection,
     Closed,
     Rooms,
+    Tap,
 }
 
 const ROUTES: &[Route] = &[
@@ -43,6 +44,7 @@ const ROUTES: &[Route] = &[
     Route { path: "/debug/connections/{id}", parameters: &[], page: Page::Connection },
     Route { path: "/debug/closed", parameters: &["k"], page: Page::Closed },
     Route { path: "/debug/rooms", parameters: &["k"], page: Page::Rooms },
+    Route { path: "/debug/tap", parameters: &["room", "connection"], page: Page::Tap },
 ];
 
 /// Answers a request, and counts it.
@@ -93,6 +95,8 @@ async fn page(
         Page::Connection => connections::one(state, segment).await,
         Page::Closed => connections::closed(state, &query).await,
         Page::Rooms => rooms::json(state, &query).await,
+        Page::Tap if *request.method() == Method::HEAD => tap::head(&query),
+        Page::Tap => tap::open(context, &query).await,
     }
 }
 

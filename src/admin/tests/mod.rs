@@ -2,6 +2,7 @@
 
 mod connections;
 mod rooms;
+mod tap;
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -103,7 +104,7 @@ fn gateway() -> World {
 fn gateway_of(shards: Vec<Shard>) -> World {
     let is_silent = shards.iter().any(|shard| matches!(shard, Shard::Silent(..)));
     let answer = if is_silent { Duration::from_millis(50) } else { PATIENCE };
-    gateway_with(shards, Options { answer })
+    gateway_with(shards, Options { answer, ..Options::default() })
 }
 
 fn gateway_with(shards: Vec<Shard>, options: Options) -> World {
@@ -216,6 +217,7 @@ fn every_route_refuses_parameters_that_it_does_not_know() {
         "/debug/connections/0000000000000007",
         "/debug/closed",
         "/debug/rooms",
+        "/debug/tap",
     ] {
         let (status, answer) = world.get(&format!("{path}?verbose=1"));
         assert_eq!((status, &answer["error"]), (400, &json!("bad_request")), "{path}");
