@@ -97,6 +97,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     let shards = start_shards(&config, ends, &hub, &Arc::new(http), &recorder, clock)?;
     let watched = watchdog::Shards::new(&recorder, &outlets, &vitals);
     let ready = Readiness::default();
+    ready.block(Cause::Starting, "connections are not accepted yet", clock.now());
     let state = admin::State {
         refresh: refresh(&recorder, &metrics, &ready, &hub, &watched, clock),
         recorder: recorder.clone(),
@@ -107,13 +108,19 @@ async fn serve(config: Config) -> Result<(), Error> {
         options: admin::Options::default(),
     };
     let admin = admin::start(config.admin_listen, state)?;
-    announce(listener.local_addr().map_err(Error::Start)?, admin.addr()).map_err(Error::Start)?;
+    let public = listener.local_addr().map_err(Error::Start)?;
+    announce(public, admin.addr()).map_err(Error::Start)?;
 
     let accepting = ListenerMetrics::new(&recorder);
     let connections = connections_that_fit(config.listener.connections, config.shards);
     accepting.limit.set(count(connections));
+    metrics.queue_limit.set(count(config.shard.outbound_bytes));
+    metrics.queue_watermark.set(count(config.shard.watermark()));
+    metrics.inbox_limit.set(count(config.hub.inbox_bytes));
     let gate = Gate::new(connections);
-    let _watchdog = start_watchdog(watched, gate.clone(), ready.clone(), clock);
+    let _watchdog = start_watchdog(&config, watched, gate.clone(), ready.clone(), clock);
+    log_start(&config, public, admin.addr(), connections);
+    ready.clear(Cause::Starting);
     let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting, clock);
     tokio::pin!(accept);
     let mut shards = watch_over(shards);
@@ -122,27 +129,41 @@ async fn serve(config: Config) -> Result<(), Error> {
         _ = shards.join_next() => return Err(Error::ShardEnded),
         () = signals.next() => {}
     }
-    tracing::info!(window = ?config.drain_window, "draining: closing all connections");
+    tracing::info!(connections = gate.open(), window = ?config.drain_window, "draining: all connections are closed");
     ready.block(Cause::Draining, "the gateway is shutting down", clock.now());
     metrics.draining.set(1.0);
     signal.drain();
-    for outlet in &outlets {
-        // A drain is never refused: only what carries messages is bounded.
-        let _ = outlet.push(Command::Drain { window: config.drain_window });
-    }
+    tell_all(&outlets, || Command::Drain { window: config.drain_window });
     let patience = config.drain_window.saturating_add(DRAIN_GRACE);
     tokio::select! {
         _ = &mut accept => {}
         _ = shards.join_next() => return Err(Error::ShardEnded),
         () = emptied(&gate) => tracing::info!("drained"),
-        () = tokio::time::sleep(patience) => tracing::warn!("some connections did not end in time"),
-        () = signals.next() => tracing::warn!("stopped by a second signal"),
+        () = tokio::time::sleep(patience) => tracing::warn!(left = gate.open(), "some connections did not end in time"),
+        () = signals.next() => tracing::warn!(left = gate.open(), "a second signal ends the drain"),
     }
-    for outlet in &outlets {
-        let _ = outlet.push(Command::Stop);
-    }
+    tell_all(&outlets, || Command::Stop);
     admin.stop();
+    tracing::info!("stopped");
     Ok(())
+}
+
+fn tell_all(shards: &[Outlet], command: impl Fn() -> Command) {
+    for shard in shards {
+        // What is told here is never refused.
+        let _ = shard.push(command());
+    }
+}
+
+/// The line that says what was started.
+fn log_start(config: &Config, public: SocketAddr, admin: SocketAddr, connections: usize) {
+    let version = env!("CARGO_PKG_VERSION");
+    let auth = match config.auth.mode {
+        auth::Mode::None => "none",
+        auth::Mode::Jwt => "jwt",
+    };
+    let (shards, node) = (config.shards, &config.shard.node);
+    tracing::info!(version, %node, %public, %admin, shards, connections, auth, "started");
 }
 
 fn bind(addr: SocketAddr) -> Result<Listener, Error> {
@@ -194,8 +215,14 @@ fn refresh(
 }
 
 /// Starts the watchdog, which ends when the set is dropped.
-fn start_watchdog(shards: watchdog::Shards, gate: Gate, ready: Readiness, clock: Clock) -> JoinSet<()> {
-    let options = watchdog::Options::default();
+fn start_watchdog(
+    config: &Config,
+    shards: watchdog::Shards,
+    gate: Gate,
+    ready: Readiness,
+    clock: Clock,
+) -> JoinSet<()> {
+    let options = config.watchdog.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(watchdog::run(watchdog::Parts { options, shards, gate, ready, clock }));
     tasks

@@ -42,7 +42,7 @@ const TABLE: &[(&str, &str)] = &[
     (
         "config",
         "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \
-         listener",
+         watchdog listener",
     ),
     (
         "server",

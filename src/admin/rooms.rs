@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use crate::metrics::{Metric, RoomMetrics, write_head};
 
 use super::State;
 use super::answer::{self, Body, Refusal};
-use super::ask::ask_all;
+use super::ask::{ask, ask_all};
 use super::query::Query;
 
 /// The most rooms that are listed by one measure. A page of text is then below a megabyte: four measures, five series
@@ -49,8 +50,21 @@ struct Hot {
 impl Hot {
     async fn ask(state: &State, query: &Query<'_>) -> Result<Self, Refusal> {
         let limit = query.number("k", 10, 1..=BY_MEASURE_MAX)?;
-        let answers = ask_all(state, |answer| Question::Rooms { limit, answer }).await;
-        Ok(Self { rooms: hottest(merged(answers.said), limit), missing_shards: answers.missing })
+        let found = ask_all(state, |answer| Question::Rooms { limit, answer }).await;
+        // A room that is hot on one shard may be lukewarm on another, which did not name it, but has a part of it.
+        let mut names: Vec<_> = found.said.into_iter().flatten().map(|room| room.room).collect();
+        names.sort_unstable();
+        names.dedup();
+        let names: Arc<[_]> = names.into();
+        // Who did not answer the first question is not waited for again.
+        let present: Vec<_> =
+            (0..).take(state.shards.len()).filter(|shard| !found.missing.contains(shard)).collect();
+        let parts = |_, answer| Question::RoomsNamed { names: Arc::clone(&names), answer };
+        let all = ask(state, present.into_iter(), parts).await;
+        let mut missing_shards = [found.missing, all.missing].concat();
+        missing_shards.sort_unstable();
+        missing_shards.dedup();
+        Ok(Self { rooms: hottest(merged(all.said), limit), missing_shards })
     }
 
     fn text(&self) -> String {

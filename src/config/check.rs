@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::auth::{Algorithm, KeyError, Mode, Verifier};
+use crate::watchdog;
 
 use super::Config;
 
@@ -50,6 +51,11 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
             "is less than `limits.message_bytes`: the longest allowed message could never be delivered";
         refuse(message_bytes > bytes, key, reason);
     }
+    refuse(
+        config.watchdog.stall < watchdog::LOOK_EVERY * 2,
+        "limits.stall",
+        "is less than 500ms: shards show only ten times a second that they come round, and are looked at four times",
+    );
     if let Err(error) = Verifier::new(config.auth.clone()) {
         found.push(key_complaint(error));
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::auth::{self, Mode};
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
-use crate::{http, hub, listener, shard};
+use crate::{http, hub, listener, shard, watchdog};
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
@@ -50,6 +50,8 @@ pub struct Config {
     pub shard: shard::Options,
     /// Directories and inboxes.
     pub hub: hub::Options,
+    /// When a shard counts as standing still.
+    pub watchdog: watchdog::Options,
 }
 
 impl Default for Config {
@@ -75,6 +77,7 @@ impl Default for Config {
                 node: host_name(),
             },
             hub: hub::Options::default(),
+            watchdog: watchdog::Options::default(),
         }
     }
 }

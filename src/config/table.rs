@@ -182,6 +182,12 @@ pub(super) static SETTINGS: &[Setting] = &[
         http.header_bytes,
         "The largest header block of the upgrade; larger ones are answered 431."
     ),
+    setting!(
+        "limits.stall",
+        duration,
+        watchdog.stall,
+        "A shard that has not come round for longer stands still: the log and /readyz say so. At least 500ms."
+    ),
     setting!("limits.headers", count, http.headers, "Headers in that block."),
     setting!(
         "limits.outbound_bytes",

@@ -4,7 +4,7 @@
 //! bounded in bytes and in number: what does not fit is refused to whoever sends, who holds back.
 //! What opens, closes or drains connections or ends the shard is not counted, because it must get through
 //! when a shard is busiest; it is bounded by its sources (the [`Gate`], one disconnect per client, one drain,
-//! one question per request of an operator, one stop).
+//! one stop), and questions of operators by their number.
 
 mod gate;
 #[cfg(test)]
@@ -151,6 +151,7 @@ impl Inbox {
         let mut queue = self.shared.lock();
         let stored = mem::take(&mut queue.stored);
         queue.held.subtract(stored);
+        queue.questions = 0;
         if into.is_empty() {
             mem::swap(&mut queue.commands, into);
         } else {
@@ -191,9 +192,12 @@ impl Outlet {
     ///
     /// # Errors
     ///
-    /// [`Full`] when a publication or direct message does not fit; the inbox is then as before.
-    /// Other commands are always taken.
+    /// [`Full`] when a publication or direct message does not fit, or [`QUESTIONS_MAX`] questions wait already; the
+    /// inbox is then as before. Other commands are always taken.
     pub fn push(&self, command: Command) -> Result<(), Full> {
+        if command.is_question() && self.shared.lock().questions >= QUESTIONS_MAX {
+            return Err(Full);
+        }
         match command.message_bytes() {
             Some(bytes) => drop(self.reserve(bytes)?.push(command)),
             None => drop(self.shared.store(command, Amount::default())),
@@ -267,6 +271,11 @@ impl Drop for Wake<'_> {
 }
 
 impl Command {
+    /// Whether somebody waits for an answer to it.
+    fn is_question(&self) -> bool {
+        !matches!(self, Self::Ask(Question::Tap(_) | Question::Untap(_))) && matches!(self, Self::Ask(_))
+    }
+
     /// The encoded bytes of what is counted; `None` for what is always taken.
     fn message_bytes(&self) -> Option<usize> {
         match self {
@@ -299,6 +308,7 @@ impl Shared {
             drop(command);
             return Wake(None);
         }
+        queue.questions += usize::from(command.is_question());
         let was_empty = queue.commands.is_empty();
         queue.commands.push_back(command);
         queue.stored.add(amount);
@@ -317,6 +327,8 @@ struct Queue {
     commands: VecDeque<Command>,
     stored: Amount,
     held: Amount,
+    /// Questions among the commands.
+    questions: usize,
     closed: bool,
 }
 
@@ -347,6 +359,9 @@ impl Amount {
         self.items -= other.items;
     }
 }
+
+/// Questions of operators that wait for one shard, which may not come round to answer them.
+pub const QUESTIONS_MAX: usize = 64;
 
 /// Commands that an emptied queue keeps memory for.
 const KEPT_ITEMS: usize = 4096;

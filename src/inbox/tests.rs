@@ -2,7 +2,10 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
+use tokio::sync::oneshot;
+
 use super::*;
+use crate::inspect::TapId;
 
 #[test]
 fn gives_commands_in_the_order_they_came() {
@@ -164,6 +167,19 @@ fn accept(gate: &Gate) -> Command {
     let accepted_at = test_now();
     let Admission::Admitted(permit) = gate.admit() else { panic!("not admitted") };
     Command::Accept { stream, permit, id: ClientId(1), full: false, accepted_at }
+}
+
+#[test]
+fn questions_that_nobody_answers_do_not_pile_up() {
+    let (outlet, inbox) = Inbox::pair(Limits::default());
+    let ask = || outlet.push(Command::Ask(Question::Closed { limit: 1, answer: oneshot::channel().0 }));
+
+    let asked = (0..1000).take_while(|_| ask().is_ok()).count();
+    assert_eq!(asked, QUESTIONS_MAX);
+    assert_eq!(outlet.push(Command::Ask(Question::Untap(TapId(1)))), Ok(()), "nobody waits for that");
+    taken(&inbox);
+
+    assert_eq!(ask(), Ok(()));
 }
 
 #[expect(clippy::disallowed_methods, reason = "an instant is needed, whichever it is")]

@@ -42,11 +42,18 @@ pub enum Question {
         /// The latest first.
         answer: oneshot::Sender<Vec<Closed>>,
     },
-    /// The rooms with the greatest heat.
+    /// The rooms with the greatest heat, as far as this shard knows.
     Rooms {
         /// At most so many by each measure.
         limit: usize,
         /// In no order; no room twice.
+        answer: oneshot::Sender<Vec<Room>>,
+    },
+    /// The rooms of these names, as far as they have members here.
+    RoomsNamed {
+        /// None for the room of everyone.
+        names: Arc<[Option<RoomId>]>,
+        /// In no order.
         answer: oneshot::Sender<Vec<Room>>,
     },
     /// Say from here on what happens in a room or on a connection, until [`Question::Untap`] or the tap's reader is gone.

@@ -1,3 +1,5 @@
+use std::cmp::Reverse;
+
 use super::*;
 use crate::id::RoomId;
 use crate::inspect::{Recent, Room};
@@ -15,11 +17,31 @@ fn room(name: Option<&str>, members: usize, messages: u64) -> Room {
 }
 
 fn shard(limit: usize, rooms: Vec<Room>) -> Shard {
-    Shard::answering(move |question| {
-        let Question::Rooms { limit: asked, answer } = question else { panic!("asked for {question:?}") };
-        assert_eq!(asked, limit);
-        answer.send(rooms.clone()).unwrap();
+    Shard::answering(move |question| match question {
+        Question::Rooms { limit: asked, answer } => {
+            assert_eq!(asked, limit);
+            let hot = rooms.iter().filter(|room| room.recent.messages > 0);
+            answer.send(hot.take(limit).cloned().collect()).unwrap();
+        }
+        Question::RoomsNamed { names, answer } => {
+            let named = rooms.iter().filter(|room| names.contains(&room.room));
+            answer.send(named.cloned().collect()).unwrap();
+        }
+        other => panic!("asked for {other:?}"),
     })
+}
+
+#[test]
+fn counts_the_part_of_a_shard_on_which_the_room_is_not_hot() {
+    let first = vec![room(Some("wide"), 10, 3)];
+    let second = vec![room(Some("loud"), 1, 31), room(Some("wide"), 9, 3)];
+    let world = gateway_of(vec![shard(1, first), shard(1, second)]);
+
+    let (_, answer) = world.get("/debug/rooms?k=1");
+
+    let told = |room: &Value| (room["room"].clone(), room["members"].clone(), room["deliveries"].clone());
+    let rooms: Vec<_> = answer["rooms"].as_array().unwrap().iter().map(told).collect();
+    assert_eq!(rooms, [(json!("loud"), json!(1), json!(31)), (json!("wide"), json!(19), json!(57))]);
 }
 
 #[test]

@@ -29,6 +29,9 @@ impl Driver {
                 let rooms = RoomScan::new(&self.shard.core, limit);
                 self.scans.push_back(Scan { rooms, answer });
             }
+            Question::RoomsNamed { names, answer } => {
+                let _ = answer.send(self.shard.core.rooms_named(&names));
+            }
             Question::Tap(tap) => self.shard.core.add_tap(tap),
             Question::Untap(id) => self.shard.core.taps.remove(id),
         }

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use crate::http::Endpoint;
-use crate::id::{ClientKey, RoomKey};
+use crate::id::{ClientKey, RoomId, RoomKey};
 use crate::inspect::{Closed, Connection, Queue, ROOMS_LISTED_MAX, Room, Which};
 
 use super::client::Client;
@@ -32,6 +32,15 @@ impl Core {
     /// The connections that ended last, the latest first.
     pub(super) fn closed(&self, limit: usize) -> Vec<Closed> {
         self.farewells.latest().take(limit).cloned().collect()
+    }
+
+    /// The rooms of these names, as far as they have members here.
+    pub(super) fn rooms_named(&self, names: &[Option<RoomId>]) -> Vec<Room> {
+        let key = |name: &Option<RoomId>| match name {
+            Some(id) => self.names.get(id).copied(),
+            None => Some(self.everyone),
+        };
+        names.iter().filter_map(key).filter_map(|key| self.room_view(key)).collect()
     }
 
     /// The clients with most bytes waiting, then with the oldest.
