@@ -20,8 +20,10 @@ fn shard(limit: usize, rooms: Vec<Room>) -> Shard {
     Shard::answering(move |question| match question {
         Question::Rooms { limit: asked, answer } => {
             assert_eq!(asked, limit);
-            let hot = rooms.iter().filter(|room| room.recent.messages > 0);
-            answer.send(hot.take(limit).cloned().collect()).unwrap();
+            let mut hot: Vec<_> = rooms.iter().filter(|room| room.recent.messages > 0).cloned().collect();
+            hot.sort_by_key(|room| Reverse(room.recent.messages));
+            hot.truncate(limit);
+            answer.send(hot).unwrap();
         }
         Question::RoomsNamed { names, answer } => {
             let named = rooms.iter().filter(|room| names.contains(&room.room));
