@@ -95,7 +95,7 @@ impl Stream {
             Subject::Room(_) => "stopped",
             Subject::Connection(_) => "closed",
         };
-        let (tap, reader) = tap(id, subject);
+        let (tap, reader) = tap(id, subject, context.metrics.tap_lost.clone());
         let mut stopped = context.stopped.clone();
         let mut keep_alive = tokio::time::interval(context.state.options.keep_alive);
         keep_alive.reset();
@@ -137,10 +137,7 @@ impl Stream {
     fn lost(&mut self) -> String {
         match self.reader.take_lost() {
             0 => String::new(),
-            count => {
-                self.context.metrics.tap_lost.increment(count);
-                format!("event: lost\ndata: {}\n\n", json(&Lost { time: unix_time(), count }))
-            }
+            count => format!("event: lost\ndata: {}\n\n", json(&Lost { time: unix_time(), count })),
         }
     }
 
@@ -179,7 +176,6 @@ impl hyper::body::Body for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let Context { metrics, state, .. } = &*self.context;
-        metrics.tap_lost.increment(self.reader.take_lost());
         metrics.taps.decrement(1.0);
         self.place = None;
         tell_all(state, || Question::Untap(self.id));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use metrics::Counter;
 use serde::{Serialize, Serializer};
 use tokio::sync::mpsc;
 
@@ -40,6 +41,7 @@ pub struct Tap {
     pub subject: Subject,
     events: mpsc::Sender<Tapped>,
     lost: Arc<AtomicU64>,
+    all_lost: Counter,
 }
 
 /// The operator's end of a tap.
@@ -153,11 +155,14 @@ impl Event {
     }
 }
 
-/// Makes a tap and its reader.
-pub fn tap(id: TapId, subject: Subject) -> (Tap, TapReader) {
+/// Makes a tap and its reader. `all_lost` counts the events that all taps lose.
+pub fn tap(id: TapId, subject: Subject, all_lost: Counter) -> (Tap, TapReader) {
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
     let lost = Arc::new(AtomicU64::new(0));
-    (Tap { id, subject, events: sender, lost: Arc::clone(&lost) }, TapReader { events: receiver, lost })
+    (
+        Tap { id, subject, events: sender, lost: Arc::clone(&lost), all_lost },
+        TapReader { events: receiver, lost },
+    )
 }
 
 impl Tap {
@@ -165,6 +170,7 @@ impl Tap {
     pub fn show(&self, event: Tapped) {
         if self.events.try_send(event).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            self.all_lost.increment(1);
         }
     }
 
@@ -217,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn leaves_out_and_counts_what_a_slow_reader_does_not_take() {
-        let (tap, mut reader) = tap(TapId(1), Subject::Room(RoomId::from_u64(5)));
+        let (tap, mut reader) = tap(TapId(1), Subject::Room(RoomId::from_u64(5)), Counter::noop());
 
         for _ in 0..EVENTS_MAX + 7 {
             tap.show(Tapped { shard: 0, event: Event::Drained });
@@ -234,7 +240,7 @@ mod tests {
 
     #[test]
     fn is_over_when_its_reader_is_gone() {
-        let (tap, reader) = tap(TapId(1), Subject::Connection(ClientId(7)));
+        let (tap, reader) = tap(TapId(1), Subject::Connection(ClientId(7)), Counter::noop());
         assert!(!tap.is_over());
 
         drop(reader);

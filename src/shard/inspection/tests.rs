@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use metrics::Counter;
 
 use super::super::backlog::Lane;
 use super::super::tests::{World, counted, frame, masked};
@@ -294,7 +295,7 @@ fn events(reader: &mut TapReader) -> Vec<Event> {
 fn a_tapped_room_shows_who_comes_and_goes_and_what_is_said() {
     let mut world = World::new();
     let (ann, ben) = (world.enter("ann"), world.enter("ben"));
-    let (shown, mut reader) = tap(TapId(1), Subject::Room(RoomId::from_u64(5)));
+    let (shown, mut reader) = tap(TapId(1), Subject::Room(RoomId::from_u64(5)), Counter::noop());
     world.shard.core.add_tap(shown);
     world.say(ann, r#"{"type":"join","room_id":5}"#);
     world.say(ben, r#"{"type":"join","room_id":6}"#);
@@ -322,7 +323,7 @@ fn a_tapped_connection_shows_what_it_says_and_is_given_until_it_ends() {
     let mut world = World::new();
     let ann = world.enter("ann");
     world.notices();
-    let (shown, mut reader) = tap(TapId(1), Subject::Connection(ClientId(1)));
+    let (shown, mut reader) = tap(TapId(1), Subject::Connection(ClientId(1)), Counter::noop());
     world.shard.core.add_tap(shown);
     world.say(ann, r#"{"type":"join","room_id":5}"#);
     world.say(ann, r#"{"type":"message","room_id":5,"content":"x"}"#);
@@ -343,11 +344,11 @@ fn a_tapped_connection_shows_what_it_says_and_is_given_until_it_ends() {
 #[test]
 fn a_tap_on_a_connection_that_is_not_here_is_not_kept() {
     let mut world = World::new();
-    let (shown, reader) = tap(TapId(1), Subject::Connection(ClientId(9)));
+    let (shown, reader) = tap(TapId(1), Subject::Connection(ClientId(9)), Counter::noop());
     world.shard.core.add_tap(shown);
     assert!(world.shard.core.taps.is_empty());
 
-    let (shown, gone) = tap(TapId(2), Subject::Room(RoomId::from_u64(5)));
+    let (shown, gone) = tap(TapId(2), Subject::Room(RoomId::from_u64(5)), Counter::noop());
     world.shard.core.add_tap(shown);
     drop((reader, gone));
     world.shard.core.taps.prune();

@@ -1,0 +1,265 @@
+"""Dashboards, rules and alerts against Debian's Prometheus, which scrapes running gateways under load."""
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import subprocess
+import threading
+import time
+import unittest
+
+import jwt
+from faults import StoppedThread
+from prometheus import Prometheus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from support import BINARY, DEADLINE, ROOT, SECRET, Client, Gateway, RawClient, clean_environment, fetch, poll, poll_async
+
+LOADTEST = os.path.join(os.path.dirname(BINARY), "fanfare-loadtest")
+
+# The clock of the rules is so much faster: what takes a minute in production takes three seconds here.
+FACTOR = 20
+
+
+class Promtool(unittest.TestCase):
+    def test_rules_and_their_unit_tests_pass(self):
+        done = subprocess.run([ROOT / "scripts" / "alerts"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_the_pages_of_metrics_have_no_complaint(self):
+        with Gateway() as gateway:
+            for path in ("/metrics", "/metrics/rooms"):
+                status, page = fetch(gateway.admin + path)
+                self.assertEqual(status, 200)
+                done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False)
+                self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""), path)
+
+
+def load(gateway, *arguments):
+    """A load test that runs beside what follows."""
+    command = [LOADTEST, "run", gateway.url, "--quiet", *arguments]
+    return subprocess.Popen(command, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def panel_queries():
+    """Each query of each panel: where it stands, and what it asks with the variables filled in."""
+    for path in sorted((ROOT / "grafana" / "dashboards").glob("*.json")):
+        dashboard = json.loads(path.read_text())
+        panels = list(dashboard["panels"])
+        panels += [panel for row in dashboard["panels"] for panel in row.get("panels", [])]
+        for panel in panels:
+            for target in panel.get("targets", []):
+                query = target["expr"]
+                for variable, value in (("$job", "fanfare"), ("$instance", ".+"), ("$__rate_interval", "10s"), ("$__range", "20s")):
+                    query = query.replace(variable, value)
+                assert "$" not in query, query
+                yield f"{path.stem}: {panel['title']}", query
+
+
+class Dashboards(unittest.TestCase):
+    def test_every_panel_and_rule_has_something_to_show_of_a_gateway_under_load(self):
+        with contextlib.ExitStack() as stack:
+            gateway = stack.enter_context(Gateway("--auth", "none", LIMITS__OUTBOUND_BYTES="256KiB"))
+            prometheus = stack.enter_context(Prometheus({"loaded": gateway.admin}, FACTOR))
+            running = load(
+                gateway, "--preset", "rooms", "-c", "100", "--rooms", "10", "-r", "100", "-d", "120s", "--warmup", "1s"
+            )
+            stack.callback(running.wait)
+            stack.callback(running.terminate)
+            stack.enter_context(restless(gateway))
+            poll("the load", lambda: prometheus.query("sum(fanfare_room_memberships) >= 100"))
+            for place, query in panel_queries():
+                with self.subTest(panel=place, query=query):
+                    samples = poll(query, lambda query=query: self.numbers(prometheus, query))
+                    self.assertTrue(all(value >= 0 for value in samples), samples)
+            rules = prometheus.rules()
+            for rule in rules:
+                self.assertEqual((rule["health"], rule.get("lastError", "")), ("ok", ""), rule["name"])
+                if rule["type"] == "recording":
+                    with self.subTest(rule=rule["name"]):
+                        poll(rule["name"], lambda rule=rule: prometheus.query(rule["name"]))
+            self.assertGreater(len([rule for rule in rules if rule["type"] == "alerting"]), 10)
+            self.plausible(prometheus)
+            self.assertIsNone(running.poll(), "the load was there all the time")
+
+    @staticmethod
+    def numbers(prometheus, query):
+        """The finite values of a query, if it has any."""
+        return [value for _, value in prometheus.query(query) if math.isfinite(value)]
+
+    def plausible(self, prometheus):
+        def value(query):
+            samples = poll(query, lambda: prometheus.query(query))
+            self.assertEqual(len(samples), 1, query)
+            return samples[0][1]
+
+        self.assertGreaterEqual(value("sum(fanfare_connections)"), 100)
+        # A hundred messages a second to ten members each, and what the restless client says.
+        self.assertAlmostEqual(value('sum(rate(fanfare_messages_sent_total{type="message"}[10s]))'), 1000, delta=300)
+        self.assertTrue(0 < value("instance:fanfare_delivery_duration_seconds:p99") < 5)
+        self.assertTrue(0 < value("instance:fanfare_shard_busy:max") <= 1.05)
+        self.assertEqual(value("sum(fanfare_shard_connections)"), value("sum(fanfare_connections)"))
+        self.assertEqual(value("count(fanfare_shard_connections)"), 2)
+
+
+@contextlib.contextmanager
+def restless(gateway):
+    """A client that does a little of everything, again and again, and one that hardly reads."""
+    over = threading.Event()
+
+    async def live():
+        while not over.is_set():
+            client = await Client.open(gateway, "user=restless")
+            await client.request(type="join", room_id="restless")
+            await client.request(type="message", room_id="restless", content="x" * 100)
+            await client.request(type="message", to="restless", content="x")
+            await client.request(type="message", room_id="elsewhere", content="refused")
+            await client.send(type="ping")
+            await client.request(type="leave", room_id="restless")
+            await client.close()
+            await asyncio.sleep(0.3)
+
+    def crawl():
+        while not over.is_set():
+            slow = RawClient(gateway, "user=slow", receive_buffer=4096)
+            fast = RawClient(gateway, "user=fast")
+            for client in (slow, fast):
+                client.send(type="join", room_id="crowded", id=1)
+                client.next_of("ack")
+            with contextlib.suppress(OSError, EOFError):
+                while not over.wait(0.02):
+                    fast.send(type="message", room_id="crowded", content="x" * 30_000)
+                    fast.next_of("message")
+            slow.close()
+            fast.close()
+
+    threads = [threading.Thread(target=lambda: asyncio.run(live())), threading.Thread(target=crawl)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+async def crowd(gateway, count, query="user=crowd"):
+    clients = [await Client.open(gateway, query) for _ in range(count)]
+    for client in clients:
+        assert (await client.request(type="join", room_id="crowd"))["type"] == "ack"
+    return clients
+
+
+async def keep_reading(client):
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await client.connection.recv()
+
+
+async def chatter(clients, over, pause=0.1, content="x"):
+    """One talks, all listen, until it is over."""
+    readers = [asyncio.create_task(keep_reading(client)) for client in clients]
+    try:
+        while not over.is_set():
+            await clients[0].send(type="message", room_id="crowd", content=content)
+            await asyncio.sleep(pause)
+    finally:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+
+class Alerts(unittest.IsolatedAsyncioTestCase):
+    async def test_each_fault_fires_its_alert_and_no_other(self):
+        faults = {
+            "healthy": (healthy, set()),
+            "slow": (slow_consumers, {"FanfareSlowConsumers"}),
+            "storm": (reconnect_storm, {"FanfareReconnectStorm"}),
+            "stall": (shard_stall, {"FanfareShardStalled"}),
+            "auth": (broken_authentication, {"FanfareAuthFailuresHigh"}),
+        }
+        with contextlib.ExitStack() as stack:
+            gateways = {}
+            for name in faults:
+                settings = {"AUTH__SECRET": SECRET} if name == "auth" else {}
+                mode = ("--auth", "jwt") if name == "auth" else ()
+                gateways[name] = stack.enter_context(Gateway(*mode, **settings))
+            targets = {name: gateway.admin for name, gateway in gateways.items()}
+            prometheus = stack.enter_context(Prometheus(targets, FACTOR))
+            over = asyncio.Event()
+            seen = {name: set() for name in faults}
+            tasks = [asyncio.create_task(fault(gateways[name], over)) for name, (fault, _) in faults.items()]
+            try:
+                await self.watch(prometheus, faults, seen, tasks)
+            finally:
+                over.set()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            self.assertEqual([result for result in results if result is not None], [])
+            self.assertEqual(seen, {name: expected for name, (_, expected) in faults.items()})
+
+    async def watch(self, prometheus, faults, seen, tasks):
+        """Until each fault has fired what it must, and for as long again as the slowest alert waits."""
+        loop = asyncio.get_running_loop()
+        deadline, settle = loop.time() + 90, None
+        while settle is None or loop.time() < settle:
+            for name in faults:
+                seen[name] |= await asyncio.to_thread(prometheus.firing, name)
+            broken = [task.exception() for task in tasks if task.done() and task.exception()]
+            self.assertEqual(broken, [])
+            if settle is None and all(expected <= seen[name] for name, (_, expected) in faults.items()):
+                settle = loop.time() + 5 * 60 / FACTOR
+            self.assertLess(loop.time(), deadline, seen)
+            await asyncio.sleep(0.5)
+
+
+async def healthy(gateway, over):
+    await chatter(await crowd(gateway, 20), over)
+
+
+async def slow_consumers(gateway, over):
+    clients = await crowd(gateway, 20)
+    talking = asyncio.create_task(chatter(clients, over, pause=0.05, content="x" * 60_000))
+    while not over.is_set():
+        slow = await asyncio.to_thread(RawClient, gateway, "user=slow", 4096)
+        slow.send(type="join", room_id="crowd", id=1)
+        # It never reads again; the gateway closes it in the end, and it comes back.
+        connection_id = slow.next_of("welcome")["client_id"]
+        while not over.is_set() and (await asyncio.to_thread(fetch, f"{gateway.admin}/debug/connections/{connection_id}"))[0] == 200:
+            await asyncio.sleep(0.5)
+        slow.close()
+    await talking
+
+
+async def reconnect_storm(gateway, over):
+    while not over.is_set():
+        clients = await crowd(gateway, 30)
+        await asyncio.sleep(0.5)
+        for client in clients:
+            client.abort()
+        await asyncio.sleep(0.2)
+
+
+async def shard_stall(gateway, over):
+    clients = await crowd(gateway, 20)
+    talking = asyncio.create_task(chatter(clients, over))
+    await asyncio.sleep(2)
+    with StoppedThread(gateway.process.pid, "shard-1"):
+        await poll_async("the watchdog", lambda: gateway.scrape()['fanfare_shard_stalled_seconds{shard="1"}'] > 3)
+    await talking
+
+
+async def broken_authentication(gateway, over):
+    token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 600}, SECRET)
+    client = await Client.open(gateway, f"token={token}")
+    while not over.is_set():
+        for _ in range(5):
+            with contextlib.suppress(InvalidStatus):
+                await Client.open(gateway, "token=broken.token.here")
+        await asyncio.sleep(0.2)
+    await client.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
