@@ -92,8 +92,8 @@ pub(super) async fn closed(state: &State, query: &Query<'_>) -> Result<Response<
     let limit = query.number("k", 100, 1..=LIST_MAX)?;
     let answers = ask_all(state, |answer| Question::Closed { limit, answer }).await;
     let mut closed = answers.said.concat();
-    // Keeps the order of one shard within a second.
-    closed.sort_by_key(|closed| Reverse(closed.closed_at));
+    // Keeps the order of those that one shard closed together.
+    closed.sort_by(|one, other| other.closed_at.total_cmp(&one.closed_at));
     closed.truncate(limit);
     Ok(list(&Answer { closed, missing_shards: answers.missing }))
 }

@@ -135,7 +135,7 @@ pub struct Closed {
     /// The reason of that frame, for people.
     pub detail: Cow<'static, str>,
     /// When, in seconds since the Unix epoch.
-    pub closed_at: u64,
+    pub closed_at: f64,
     /// How long it was open.
     pub open_seconds: f64,
     /// How many rooms it was in.

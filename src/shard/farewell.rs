@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::http::Endpoint;
 use crate::hub::Address;
@@ -37,7 +38,7 @@ impl Farewells {
         self.fresh = self.last.len().min(self.fresh + 1);
     }
 
-    /// Those that the driver has not looked at yet: it knows the other end of their sockets.
+    /// Those that the driver has not looked at yet: it knows the other end of their sockets, and the time exactly.
     pub(super) fn take_fresh(&mut self) -> impl Iterator<Item = &mut (ClientKey, Closed)> {
         let old = self.last.len() - std::mem::take(&mut self.fresh);
         self.last.range_mut(old..)
@@ -127,7 +128,7 @@ impl Core {
             reason,
             code: code.map(u16::from),
             detail,
-            closed_at: self.timestamp,
+            closed_at: Duration::from_secs(self.timestamp).as_secs_f64(),
             open_seconds: client.open_for(now).as_secs_f64(),
             rooms_total: client.rooms_joined(),
             queue: self.queue_view(client),

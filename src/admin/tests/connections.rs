@@ -200,7 +200,7 @@ fn refuses_to_list_connections_without_saying_of_whom() {
     assert_eq!(message, "user=%FF: must be percent-encoded UTF-8");
 }
 
-fn closed(shard: u16, id: u64, closed_at: u64) -> Closed {
+fn closed(shard: u16, id: u64, closed_at: f64) -> Closed {
     Closed {
         client_id: ClientId(id),
         user: UserId::from_u64(7),
@@ -226,8 +226,8 @@ fn closed_shard(limit: usize, closed: Vec<Closed>) -> Shard {
 
 #[test]
 fn lists_what_closed_last_on_all_shards_first() {
-    let first = vec![closed(0, 1, 1000), closed(0, 2, 1000), closed(0, 3, 900)];
-    let second = vec![closed(1, 4, 1001), closed(1, 5, 950)];
+    let first = vec![closed(0, 1, 1000.0), closed(0, 2, 1000.0), closed(0, 3, 900.0)];
+    let second = vec![closed(1, 4, 1001.0), closed(1, 5, 950.0)];
     let world = gateway_of(vec![closed_shard(4, first), closed_shard(4, second), Shard::silent()]);
 
     let (status, answer) = world.get("/debug/closed?k=4");
@@ -245,7 +245,7 @@ fn lists_what_closed_last_on_all_shards_first() {
         "reason": "slow_consumer",
         "code": 4008,
         "detail": "too much waits",
-        "closed_at": 1001,
+        "closed_at": 1001.0,
         "open_seconds": 60.0,
         "rooms_total": 2,
         "queue": null,

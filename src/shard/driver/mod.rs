@@ -465,9 +465,10 @@ impl Driver {
         }
     }
 
-    /// Says of those that ended where they came from, while their sockets are there.
+    /// Says of those that ended when, and where they came from, while their sockets are there.
     fn remember(&mut self) {
         for (key, closed) in self.shard.core.farewells.take_fresh() {
+            closed.closed_at = Clock::since_epoch().as_secs_f64();
             closed.peer = self.sockets.get(*key).and_then(|socket| socket.transport.peer_addr());
             let (client, user, reason, detail) =
                 (closed.client_id, &closed.user, closed.reason.as_str(), &closed.detail);
