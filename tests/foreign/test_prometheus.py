@@ -36,6 +36,14 @@ class Promtool(unittest.TestCase):
                 self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""), path)
 
 
+SECURED = {"AUTH__MODE": "jwt", "AUTH__SECRET": SECRET}
+
+
+def token(user):
+    """What the query must have for a secured gateway to let this user in."""
+    return "token=" + jwt.encode({"sub": user, "exp": int(time.time()) + 600}, SECRET)
+
+
 def load(gateway, *arguments):
     """A load test that runs beside what follows."""
     command = [LOADTEST, "run", gateway.url, "--quiet", *arguments]
@@ -60,33 +68,36 @@ def panel_queries():
 class Dashboards(unittest.TestCase):
     def test_every_panel_and_rule_has_something_to_show_of_a_gateway_under_load(self):
         with contextlib.ExitStack() as stack:
-            gateway = stack.enter_context(Gateway("--auth", "none", LIMITS__OUTBOUND_BYTES="256KiB"))
+            gateway = stack.enter_context(Gateway(**SECURED, LIMITS__OUTBOUND_BYTES="256KiB"))
             prometheus = stack.enter_context(Prometheus({"loaded": gateway.admin}, FACTOR))
             running = load(
-                gateway, "--preset", "rooms", "-c", "100", "--rooms", "10", "-r", "100", "-d", "120s", "--warmup", "1s"
+                gateway, "--preset", "rooms", "-c", "100", "--rooms", "10", "-r", "100", "-d", "120s", "--warmup", "1s",
+                "--jwt-secret", SECRET,
             )
             stack.callback(running.wait)
             stack.callback(running.terminate)
             stack.enter_context(restless(gateway))
             poll("the load", lambda: prometheus.query("sum(fanfare_room_memberships) >= 100"))
-            for place, query in panel_queries():
-                with self.subTest(panel=place, query=query):
-                    samples = poll(query, lambda query=query: self.numbers(prometheus, query))
-                    self.assertTrue(all(value >= 0 for value in samples), samples)
             rules = prometheus.rules()
-            for rule in rules:
-                self.assertEqual((rule["health"], rule.get("lastError", "")), ("ok", ""), rule["name"])
-                if rule["type"] == "recording":
-                    with self.subTest(rule=rule["name"]):
-                        poll(rule["name"], lambda rule=rule: prometheus.query(rule["name"]))
             self.assertGreater(len([rule for rule in rules if rule["type"] == "alerting"]), 10)
+            recorded = {rule["name"]: f"rule {rule['name']}" for rule in rules if rule["type"] == "recording"}
+            self.all_have_numbers(prometheus, {**{query: place for place, query in panel_queries()}, **recorded})
+            for rule in prometheus.rules():
+                self.assertEqual((rule["health"], rule.get("lastError", "")), ("ok", ""), rule["name"])
             self.plausible(prometheus)
             self.assertIsNone(running.poll(), "the load was there all the time")
 
-    @staticmethod
-    def numbers(prometheus, query):
-        """The finite values of a query, if it has any."""
-        return [value for _, value in prometheus.query(query) if math.isfinite(value)]
+    def all_have_numbers(self, prometheus, pending):
+        """Until each of these queries, by what it is for, has had a finite value, and none below zero."""
+        end = time.monotonic() + 3 * DEADLINE
+        while pending and time.monotonic() < end:
+            for query in list(pending):
+                values = [value for _, value in prometheus.query(query) if math.isfinite(value)]
+                self.assertTrue(all(value >= 0 for value in values), (pending[query], query, values))
+                if values:
+                    del pending[query]
+            time.sleep(0.2)
+        self.assertFalse(pending, "\n".join(f"{place}: {query}" for query, place in pending.items()))
 
     def plausible(self, prometheus):
         def value(query):
@@ -96,7 +107,8 @@ class Dashboards(unittest.TestCase):
 
         self.assertGreaterEqual(value("sum(fanfare_connections)"), 100)
         # A hundred messages a second to ten members each, and what the restless client says.
-        self.assertAlmostEqual(value('sum(rate(fanfare_messages_sent_total{type="message"}[10s]))'), 1000, delta=300)
+        sent = 'sum(rate(fanfare_messages_sent_total{type="message"}[5s]))'
+        poll("the rate of messages", lambda: 700 < value(sent) < 1500)
         self.assertTrue(0 < value("instance:fanfare_delivery_duration_seconds:p99") < 5)
         self.assertTrue(0 < value("instance:fanfare_shard_busy:max") <= 1.05)
         self.assertEqual(value("sum(fanfare_shard_connections)"), value("sum(fanfare_connections)"))
@@ -105,12 +117,14 @@ class Dashboards(unittest.TestCase):
 
 @contextlib.contextmanager
 def restless(gateway):
-    """A client that does a little of everything, again and again, and one that hardly reads."""
+    """A client that does a little of everything, again and again, and one that reads half of what it is given."""
     over = threading.Event()
 
     async def live():
         while not over.is_set():
-            client = await Client.open(gateway, "user=restless")
+            with contextlib.suppress(InvalidStatus):
+                await Client.open(gateway, "token=no.good.token")
+            client = await Client.open(gateway, token("restless"))
             await client.request(type="join", room_id="restless")
             await client.request(type="message", room_id="restless", content="x" * 100)
             await client.request(type="message", to="restless", content="x")
@@ -122,15 +136,17 @@ def restless(gateway):
 
     def crawl():
         while not over.is_set():
-            slow = RawClient(gateway, "user=slow", receive_buffer=4096)
-            fast = RawClient(gateway, "user=fast")
+            slow = RawClient(gateway, token("slow"), receive_buffer=4096)
+            fast = RawClient(gateway, token("fast"))
             for client in (slow, fast):
                 client.send(type="join", room_id="crowded", id=1)
                 client.next_of("ack")
             with contextlib.suppress(OSError, EOFError):
                 while not over.wait(0.02):
-                    fast.send(type="message", room_id="crowded", content="x" * 30_000)
-                    fast.next_of("message")
+                    for _ in range(2):
+                        fast.send(type="message", room_id="crowded", content="x" * 30_000)
+                        fast.next_of("message")
+                    slow.next_of("message")
             slow.close()
             fast.close()
 
@@ -183,11 +199,11 @@ class Alerts(unittest.IsolatedAsyncioTestCase):
         with contextlib.ExitStack() as stack:
             gateways = {}
             for name in faults:
-                settings = {"AUTH__SECRET": SECRET} if name == "auth" else {}
-                mode = ("--auth", "jwt") if name == "auth" else ()
-                gateways[name] = stack.enter_context(Gateway(*mode, **settings))
+                gateways[name] = stack.enter_context(Gateway(**(SECURED if name == "auth" else {})))
             targets = {name: gateway.admin for name, gateway in gateways.items()}
             prometheus = stack.enter_context(Prometheus(targets, FACTOR))
+            # What happened before the first scrape is no increase.
+            await poll_async("the first scrapes", lambda: len(prometheus.query('up{job="fanfare"} == 1')) == len(faults))
             over = asyncio.Event()
             seen = {name: set() for name in faults}
             tasks = [asyncio.create_task(fault(gateways[name], over)) for name, (fault, _) in faults.items()]
@@ -202,7 +218,7 @@ class Alerts(unittest.IsolatedAsyncioTestCase):
     async def watch(self, prometheus, faults, seen, tasks):
         """Until each fault has fired what it must, and for as long again as the slowest alert waits."""
         loop = asyncio.get_running_loop()
-        deadline, settle = loop.time() + 90, None
+        deadline, settle = loop.time() + 120, None
         while settle is None or loop.time() < settle:
             for name in faults:
                 seen[name] |= await asyncio.to_thread(prometheus.firing, name)
@@ -233,26 +249,26 @@ async def slow_consumers(gateway, over):
 
 
 async def reconnect_storm(gateway, over):
+    # A storm is more than usual, and what is usual takes a while to be seen.
+    clients = await crowd(gateway, 30)
+    await asyncio.sleep(30)
     while not over.is_set():
-        clients = await crowd(gateway, 30)
-        await asyncio.sleep(0.5)
         for client in clients:
             client.abort()
-        await asyncio.sleep(0.2)
+        clients = await crowd(gateway, 30)
+        await asyncio.sleep(0.7)
 
 
 async def shard_stall(gateway, over):
     clients = await crowd(gateway, 20)
     talking = asyncio.create_task(chatter(clients, over))
-    await asyncio.sleep(2)
     with StoppedThread(gateway.process.pid, "shard-1"):
         await poll_async("the watchdog", lambda: gateway.scrape()['fanfare_shard_stalled_seconds{shard="1"}'] > 3)
     await talking
 
 
 async def broken_authentication(gateway, over):
-    token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 600}, SECRET)
-    client = await Client.open(gateway, f"token={token}")
+    client = await Client.open(gateway, token("ann"))
     while not over.is_set():
         for _ in range(5):
             with contextlib.suppress(InvalidStatus):
