@@ -9,6 +9,7 @@ pub mod clock;
 pub mod id;
 pub mod log;
 pub mod metrics;
+pub mod percent;
 pub mod readiness;
 pub mod ws;
 

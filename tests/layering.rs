@@ -17,6 +17,8 @@ const TABLE: &[(&str, &str)] = &[
     // Drivers of several layers stamp what they hand on, so that the times can be compared.
     ("clock", ""),
     ("log", ""),
+    // The queries of clients and of operators are encoded alike.
+    ("percent", ""),
     ("readiness", ""),
     ("ws", ""),
     // What the shards answer to an operator's question names connections and the labels of metrics.
@@ -28,14 +30,14 @@ const TABLE: &[(&str, &str)] = &[
     ("session", "id protocol ws"),
     ("transport", "metrics"),
     ("inbox", "id ws transport inspect metrics"),
-    ("http", "id auth ws transport metrics drain clock"),
+    ("http", "id auth ws transport metrics drain clock percent"),
     ("engine", "id history metrics"),
     ("hub", "id ws history presence engine inbox metrics clock"),
     (
         "shard",
         "id metrics drain clock log inspect ws protocol auth history presence session transport inbox http hub",
     ),
-    ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect"),
+    ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent"),
     ("watchdog", "clock readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
     ("listener", "id inbox transport drain metrics clock log"),

@@ -1,16 +1,16 @@
 //! The parameters of a request, read strictly: what is not understood is refused, never ignored.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use percent_encoding::percent_decode_str;
-
 use crate::id::{ClientId, RoomId, UserId};
+use crate::percent;
 
 use super::answer::Refusal;
 
 /// The parameters of one request, decoded. Each name is there at most once, and known to the route.
 #[derive(Debug)]
-pub(super) struct Query<'a>(Vec<(&'a str, String)>);
+pub(super) struct Query<'a>(Vec<(&'a str, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
     /// Reads what stands behind the `?`, if anything does.
@@ -19,7 +19,7 @@ impl<'a> Query<'a> {
     ///
     /// A [`Refusal`] that names the parameter which is not `allowed`, is there twice, or is not percent-encoded UTF-8.
     pub(super) fn parse(query: Option<&'a str>, allowed: &[&str]) -> Result<Self, Refusal> {
-        let mut found: Vec<(&str, String)> = Vec::new();
+        let mut found: Vec<(&str, Cow<'_, str>)> = Vec::new();
         for pair in query.filter(|query| !query.is_empty()).into_iter().flat_map(|query| query.split('&')) {
             let (name, raw) = pair.split_once('=').unwrap_or((pair, ""));
             if !allowed.contains(&name) {
@@ -29,7 +29,8 @@ impl<'a> Query<'a> {
             if found.iter().any(|(other, _)| *other == name) {
                 return Err(bad(name, raw, "given twice; allowed: once"));
             }
-            let value = decoded(raw).ok_or_else(|| bad(name, raw, "must be percent-encoded UTF-8"))?;
+            let value =
+                percent::decoded(raw).ok_or_else(|| bad(name, raw, "must be percent-encoded UTF-8"))?;
             found.push((name, value));
         }
         Ok(Self(found))
@@ -37,7 +38,7 @@ impl<'a> Query<'a> {
 
     /// The value of a parameter, if it is there.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| &**value)
     }
 
     /// A whole number in a range, or this one where the parameter is not there.
@@ -106,14 +107,6 @@ fn not_a_name(name: &str, value: &str) -> Refusal {
 
 fn bad(name: &str, value: &str, what: impl std::fmt::Display) -> Refusal {
     Refusal::bad_request(format!("{name}={value}: {what}"))
-}
-
-/// Undoes percent-encoding, and the `+` that forms write for a space; `None` where that is not whole or not UTF-8.
-fn decoded(value: &str) -> Option<String> {
-    let spaced = value.replace('+', " ");
-    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
-    let is_whole = spaced.split('%').skip(1).all(is_escape);
-    is_whole.then(|| percent_decode_str(&spaced).decode_utf8().ok().map(Into::into)).flatten()
 }
 
 #[cfg(test)]

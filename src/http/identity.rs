@@ -8,6 +8,7 @@ use hyper::header::AUTHORIZATION;
 
 use crate::auth::{AuthError, Claims, Verifier};
 use crate::id::UserId;
+use crate::percent;
 
 use super::guard;
 use super::refusal::Refusal;
@@ -64,37 +65,8 @@ fn bearer(value: &[u8]) -> Option<Result<&str, Garbled>> {
 fn query_value<'a, B>(request: &'a Request<B>, name: &str) -> Option<Result<Cow<'a, str>, Garbled>> {
     request.uri().query()?.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then(|| decoded(value))
+        (key == name).then(|| percent::decoded(value).ok_or(Garbled))
     })
-}
-
-/// Undoes percent-encoding, and the `+` that forms and `URLSearchParams` write for a space.
-fn decoded(value: &str) -> Result<Cow<'_, str>, Garbled> {
-    if !value.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
-        return Ok(Cow::Borrowed(value));
-    }
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let (high, low) = (hex(rest.next())?, hex(rest.next())?);
-                high << 4 | low
-            }
-            b'+' => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Garbled)
-}
-
-fn hex(digit: Option<u8>) -> Result<u8, Garbled> {
-    match digit {
-        Some(digit @ b'0'..=b'9') => Ok(digit - b'0'),
-        Some(digit @ b'a'..=b'f') => Ok(digit - b'a' + 10),
-        Some(digit @ b'A'..=b'F') => Ok(digit - b'A' + 10),
-        _ => Err(Garbled),
-    }
 }
 
 /// A name that nobody else has: 60 random bits.
