@@ -21,14 +21,8 @@ def faster(rules, factor):
         seconds = float(match[1]) * SECONDS[match[2]] / factor
         return f"{max(1, round(seconds * 1000))}ms"
 
-    # Durations stand in ranges, behind `for:` and behind `offset`; prose has none.
-    rules = re.sub(r"(?<=\[)(\d+)([smhd])(?=\])", divided, rules)
-    return re.sub(r"(?<=for: )(\d+)([smhd])\b|(?<=offset )(\d+)([smhd])\b", lambda match: divided(_pair(match)), rules)
-
-
-def _pair(match):
-    groups = [group for group in match.groups() if group]
-    return (match[0], *groups)
+    # Nothing else in the rules, prose included, is a number with such a unit.
+    return re.sub(r"\b(\d+)([smhd])\b", divided, rules)
 
 
 class Prometheus:
