@@ -76,7 +76,7 @@ struct Stream {
     context: Arc<Context>,
     id: TapId,
     /// Given back when the tap ends.
-    place: Option<OwnedSemaphorePermit>,
+    _place: OwnedSemaphorePermit,
     reader: TapReader,
     /// Why there is nothing more when no shard has the tap any more.
     end: &'static str,
@@ -102,7 +102,7 @@ impl Stream {
         context.metrics.taps.increment(1.0);
         let stream = Self {
             id,
-            place: Some(place),
+            _place: place,
             reader,
             end,
             last_message: LastMessage::default(),
@@ -177,7 +177,6 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let Context { metrics, state, .. } = &*self.context;
         metrics.taps.decrement(1.0);
-        self.place = None;
         tell_all(state, || Question::Untap(self.id));
     }
 }

@@ -73,9 +73,7 @@ impl Shard {
         read_at: u64,
         replies: &mut Vec<u8>,
     ) -> Flow {
-        if !self.core.taps.is_empty() {
-            self.core.tap_received(key, payload);
-        }
+        self.core.tap_received(key, payload);
         match (self.core.clients[key].endpoint, kind) {
             (Endpoint::Echo, kind) => self.core.echo(kind, payload, replies),
             (Endpoint::Ws, MessageKind::Binary) => {

@@ -118,8 +118,7 @@ impl Core {
     fn detach(&mut self, key: ClientKey, cause: Cause) -> bool {
         let now = self.now();
         let Some(client) = self.clients.get(key).filter(|client| client.is_open()) else { return false };
-        let reason = cause.reason;
-        let Cause { code, detail, .. } = cause;
+        let Cause { reason, code, detail } = cause;
         let closed = Closed {
             client_id: client.session.client(),
             user: client.session.user().clone(),
@@ -134,9 +133,7 @@ impl Core {
             queue: self.queue_view(client),
         };
         self.farewells.remember(key, closed);
-        if !self.taps.is_empty() {
-            self.tap_closed(key, reason);
-        }
+        self.tap_closed(key, reason);
         let Some(client) = self.clients.get_mut(key) else { return false };
         let open = u64::try_from(client.open_for(now).as_nanos()).unwrap_or(u64::MAX);
         self.counts.samples.connection_duration.record(open);

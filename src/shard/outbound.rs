@@ -62,6 +62,7 @@ impl Core {
                     let room::Delivery { client, publications: messages, payload_bytes, is_sample } =
                         delivery;
                     let is_direct = self.clients[client].queue.is_none();
+                    // The bytes are not looked up for nobody.
                     if !self.taps.is_empty() {
                         self.tap_sent(client, messages, self.delivery_bytes().len(), !is_direct);
                     }
@@ -76,9 +77,7 @@ impl Core {
                     local.hub.release(self.index, key, completed.bytes);
                     local.heat.add(&completed, self.time);
                     self.counts.complete(&completed);
-                    if !self.taps.is_empty() {
-                        self.tap_delivered(key, &completed);
-                    }
+                    self.tap_delivered(key, &completed);
                 }
                 Step::Idle => {
                     local.queued = false;
@@ -139,10 +138,8 @@ impl Core {
         loop {
             let notice = self.notices.pop_front()?;
             let is_direct = !self.has_backlog(notice.client);
-            if !self.taps.is_empty() {
-                let messages = usize::from(notice.message.is_some());
-                self.tap_sent(notice.client, messages, notice.frame.len(), !is_direct);
-            }
+            let messages = usize::from(notice.message.is_some());
+            self.tap_sent(notice.client, messages, notice.frame.len(), !is_direct);
             if is_direct {
                 return Some(notice);
             }
@@ -195,9 +192,7 @@ impl Core {
         client.blocked_at = now;
         self.backlogged.push(key);
         self.reschedule(key);
-        if !self.taps.is_empty() {
-            self.tap_blocked(key, bytes);
-        }
+        self.tap_blocked(key, bytes);
     }
 
     /// Closes a client that does not take what there is for it.
@@ -239,9 +234,7 @@ impl Core {
         });
         if is_empty == Some(true) {
             self.forget_backlog(key);
-            if !self.taps.is_empty() {
-                self.tap_drained(key);
-            }
+            self.tap_drained(key);
             if matches!(self.clients[key].stage, Stage::Leaving { .. }) {
                 self.end_sending(key);
             }

@@ -230,9 +230,7 @@ impl Core {
         let index = self.rooms[room].room.join(key, offset, flags);
         client.memberships.push(Membership { room, index });
         self.counts.memberships += usize::from(room != self.everyone);
-        if !self.taps.is_empty() {
-            self.tap_joined(key, room);
-        }
+        self.tap_joined(key, room);
     }
 
     /// A room of this shard, made for its first member: `enter` lets the shard into the hub's.
@@ -261,9 +259,7 @@ impl Core {
             return;
         };
         let membership = client.memberships.remove(at);
-        if !self.taps.is_empty() {
-            self.tap_left(key, room);
-        }
+        self.tap_left(key, room);
         self.counts.memberships -= usize::from(room != self.everyone);
         let local = &mut self.rooms[room];
         for (moved, index) in local.room.leave(membership.index) {
@@ -325,8 +321,6 @@ impl Core {
         if !mem::replace(&mut local.queued, true) {
             self.ready.push_back(room);
         }
-        if !self.taps.is_empty() {
-            self.tap_message(room, publication, members);
-        }
+        self.tap_message(room, publication, members);
     }
 }

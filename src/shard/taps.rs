@@ -33,7 +33,7 @@ enum Target {
 }
 
 impl Taps {
-    /// Nobody looks: what nearly every delivery asks first.
+    /// Whether nobody looks, as nearly always.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
@@ -91,7 +91,16 @@ impl Core {
         self.taps.all.push(Active { tap, target });
     }
 
+    /// Shows an event, which is only made when somebody looks.
+    #[inline]
     fn show(&self, target: Target, event: impl Fn() -> Option<Event>) {
+        if !self.taps.is_empty() {
+            self.show_to_readers(target, event);
+        }
+    }
+
+    #[cold]
+    fn show_to_readers(&self, target: Target, event: impl Fn() -> Option<Event>) {
         for tap in self.taps.of(target) {
             if let Some(event) = event() {
                 tap.show(Tapped { shard: self.index.0, event });
@@ -99,24 +108,24 @@ impl Core {
         }
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn tap_message(&self, room: RoomKey, publication: &Publication, members: usize) {
-        let payload = publication.message.payload();
-        let (offset, bytes) = (publication.offset, payload.len());
-        let epoch = self.rooms[room].hub.epoch();
         self.show(Target::Room(room), || {
-            Some(Event::Message { epoch, offset, members, bytes, text: beginning(payload) })
+            let (offset, payload) = (publication.offset, publication.message.payload());
+            let epoch = self.rooms[room].hub.epoch();
+            Some(Event::Message { epoch, offset, members, bytes: payload.len(), text: beginning(payload) })
         });
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn tap_delivered(&self, room: RoomKey, batch: &Completed) {
-        let seconds = Duration::from_nanos(self.time.saturating_sub(batch.read_at)).as_secs_f64();
-        let (messages, recipients) = (batch.publications, batch.recipients);
-        self.show(Target::Room(room), || Some(Event::Delivered { messages, recipients, seconds }));
+        self.show(Target::Room(room), || {
+            let seconds = Duration::from_nanos(self.time.saturating_sub(batch.read_at)).as_secs_f64();
+            Some(Event::Delivered { messages: batch.publications, recipients: batch.recipients, seconds })
+        });
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn tap_joined(&self, client: ClientKey, room: RoomKey) {
         self.show(Target::Room(room), || {
             let session = &self.clients.get(client)?.session;
@@ -124,7 +133,7 @@ impl Core {
         });
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn tap_left(&self, client: ClientKey, room: RoomKey) {
         self.show(Target::Room(room), || {
             let session = &self.clients.get(client)?.session;
@@ -132,30 +141,30 @@ impl Core {
         });
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn tap_received(&self, client: ClientKey, message: &[u8]) {
         self.show(Target::Client(client), || {
             Some(Event::Received { bytes: message.len(), text: beginning(message) })
         });
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn tap_sent(&self, client: ClientKey, messages: usize, bytes: usize, is_queued: bool) {
         self.show(Target::Client(client), || Some(Event::Sent { messages, bytes, is_queued }));
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn tap_blocked(&self, client: ClientKey, bytes: usize) {
         self.show(Target::Client(client), || Some(Event::Blocked { bytes }));
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn tap_drained(&self, client: ClientKey) {
         self.show(Target::Client(client), || Some(Event::Drained));
     }
 
     /// The last that a tap shows of a connection: it ends with it.
-    #[cold]
+    #[inline]
     pub(super) fn tap_closed(&mut self, client: ClientKey, reason: CloseReason) {
         self.show(Target::Client(client), || Some(Event::Closed { reason: reason.as_str() }));
         self.taps.all.retain(|active| active.target != Target::Client(client));

@@ -304,6 +304,13 @@ impl Driver {
         }
     }
 
+    /// Reads the clock, and tells the state what it says.
+    fn read_clock(&mut self) -> u64 {
+        let now = self.clock.now();
+        self.shard.core.time = now;
+        now
+    }
+
     /// Shows that the shard comes round, and how late.
     fn beat(&mut self, now: u64) {
         self.report.lag(now - self.beat_at);
@@ -423,7 +430,7 @@ impl Driver {
             self.inbox.take_all(&mut self.commands);
         }
         if !self.commands.is_empty() {
-            self.shard.core.time = self.clock.now();
+            self.read_clock();
         }
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };

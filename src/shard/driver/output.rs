@@ -23,11 +23,12 @@ impl Driver {
             return;
         }
         let messages = mem::take(&mut self.shard.core.counts.replies);
+        let is_queued = self.shard.core.has_backlog(key);
+        // The messages are not counted for nobody.
         if !self.shard.core.taps.is_empty() {
-            let is_queued = self.shard.core.has_backlog(key);
             self.shard.core.tap_sent(key, messages.count(), self.replies.len(), is_queued);
         }
-        if self.shard.core.has_backlog(key) {
+        if is_queued {
             let frames = Bytes::copy_from_slice(&self.replies);
             self.shard.core.enqueue(key, frames, Lane::Control, None);
         } else if let Some(socket) = self.sockets.get_mut(key) {
@@ -117,20 +118,19 @@ impl Driver {
 
     /// Records the way of a message that a socket has just taken.
     fn delivered(&mut self, trace: &Trace) {
-        let now = self.clock.now();
-        self.shard.core.time = now;
+        let now = self.read_clock();
         self.report.delivered(trace, now);
     }
 
     /// The socket took only a part of what was last written to it.
     fn blocked(&mut self, key: ClientKey, frames: &Bytes, lane: Lane, source: Option<Source>) {
-        self.shard.core.time = self.clock.now();
+        self.read_clock();
         self.shard.core.blocked(key, frames, self.report.taken, lane, source);
     }
 
     pub(super) fn drain_backlog(&mut self, key: ClientKey) {
+        self.read_clock();
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        self.shard.core.time = self.clock.now();
         self.shard.core.begin_flush(key);
         loop {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
