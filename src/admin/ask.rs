@@ -52,7 +52,7 @@ pub(super) async fn ask<T>(
 /// Gives a shard a question that is not waited for.
 pub(super) fn tell(state: &State, shard: u16, question: Question) {
     if let Some(outlet) = state.shards.get(usize::from(shard)) {
-        // Questions are always taken: only what carries messages is bounded.
+        // A question that is refused, since too many wait, is as one that is not answered.
         let _ = outlet.push(Command::Ask(question));
     }
 }

@@ -45,14 +45,19 @@ const HEAD: &str = "\
 Everything that `GET /metrics` on the admin listener says, in the Prometheus text format; written from the table in
 `src/metrics/table.rs`. Units are base units. All series are there from the first scrape on, at zero. Labels have the
 values listed here and no others: no room, user, address or code that a client chose becomes a series of `/metrics`.
-Counts are at most 50 ms behind while a shard is busy, and exact when it is not.
+Only those of requests to the admin listener come with the first request of their kind. Counts are at most 50 ms behind
+while a shard is busy, and exact when it is not; the age of the oldest that waits is looked at once a second.
 ";
 
 const ROOMS: &str = "\
 Served at `GET /metrics/rooms?k=10`, an endpoint of its own, since here the label comes from clients. It lists the rooms
 that are the hottest lately by messages, by bytes, by fan-out and by queue age, the first `k` (at most 100) of each, so
-that there are at most 4 k rooms with 5 series each, however many rooms there are. A room's counters begin with its
-first member on this node and are exact. *Lately* halves every 30 seconds.
+that there are at most 4 k rooms with 5 series each, however many rooms there are. *Lately* halves
+every 30 seconds.
+
+With one shard the lists are exact. With several, each names its own first `k`: a room whose members are spread over them
+may be in none by fan-out. A shard counts a room from its first member there until the last one leaves, so that with
+several shards a counter falls when a room leaves one of them, and `rate()` then shows too much.
 
 ";
 

@@ -27,7 +27,8 @@ const PINGED_TOGETHER_MAX: usize = 10_000;
 const ROUND_TRIP_MAX: u64 = 600_000_000_000;
 
 /// The pings of a shard. Their payload is the time, so that a pong tells the round trip and nothing is kept for it; it is
-/// disguised, so that a client neither learns how long the gateway has been running nor can make a time up.
+/// disguised, so that a client does not learn how long the gateway has been running. A client can repeat or alter one, and
+/// so add samples: what pongs tell is no more reliable than those who send them.
 #[derive(Debug)]
 pub(super) struct Pings {
     disguise: u64,

@@ -129,7 +129,7 @@ pub(super) struct RoomScan {
 }
 
 impl RoomScan {
-    /// Rooms looked at in one step: a tenth of a millisecond or so.
+    /// Rooms looked at in one step: less than half a millisecond.
     pub(super) const STEP: usize = 1024;
 
     /// A look for at most `limit` rooms by each measure.
