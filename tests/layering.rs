@@ -32,7 +32,7 @@ const TABLE: &[(&str, &str)] = &[
     ("inbox", "id ws transport inspect metrics"),
     ("http", "id auth ws transport metrics drain clock percent"),
     ("engine", "id history metrics"),
-    ("hub", "id ws history presence engine inbox metrics clock"),
+    ("hub", "id ws history presence engine inbox inspect metrics clock"),
     (
         "shard",
         "id metrics drain clock log inspect ws protocol auth history presence session transport inbox http hub",
@@ -70,7 +70,6 @@ const PURE: &[&str] = &[
     "shard::counts",
     "shard::deadline",
     "shard::farewell",
-    "shard::heat",
     "shard::inspection",
     "shard::queue",
     "shard::taps",
@@ -79,6 +78,7 @@ const PURE: &[&str] = &[
     "shard::batch",
     "shard::backlog",
     "shard::wheel",
+    "hub::heat",
     "hub::room",
 ];
 

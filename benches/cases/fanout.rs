@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fanfare::id::{ClientKey, RoomKey};
 use fanfare::inbox::{Command, Inbox, Limits, Origin, Outlet, Publication};
 use fanfare::metrics::Source;
-use fanfare::shard::bench::{Backlog, Flags, Lane, Room, Stamp, Step};
+use fanfare::shard::bench::{Backlog, Flags, Lane, Member, Room, Stamp, Step};
 use fanfare::ws::PreparedMessage;
 use slotmap::SlotMap;
 
@@ -39,7 +39,7 @@ impl Audience {
         let mut slab: SlotMap<ClientKey, ()> = SlotMap::with_key();
         let mut room = Room::new(BATCH_BYTES);
         for _ in 0..MEMBERS {
-            room.join(slab.insert(()), 0, flags);
+            room.join(Member { client: slab.insert(()), after: 0, flags, slot: 0 });
         }
         Self { room, message: message(), offset: 0 }
     }

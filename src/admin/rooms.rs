@@ -50,8 +50,10 @@ struct Hot {
 impl Hot {
     async fn ask(state: &State, query: &Query<'_>) -> Result<Self, Refusal> {
         let limit = query.number("k", 10, 1..=BY_MEASURE_MAX)?;
-        let found = ask_all(state, |answer| Question::Rooms { limit, answer }).await;
-        // A room that is hot on one shard may be lukewarm on another, which did not name it, but has a part of it.
+        let now = state.clock.now();
+        let found = ask_all(state, |answer| Question::Rooms { limit, now, answer }).await;
+        // A shard names the rooms that are hottest everywhere among those with members on it, so that the hottest of all are
+        // among those named. But their members on other shards, which know hotter rooms, are still to be counted.
         let mut names: Vec<_> = found.said.into_iter().flatten().map(|room| room.room).collect();
         names.sort_unstable();
         names.dedup();
@@ -59,7 +61,7 @@ impl Hot {
         // Who did not answer the first question is not waited for again.
         let present: Vec<_> =
             (0..).take(state.shards.len()).filter(|shard| !found.missing.contains(shard)).collect();
-        let parts = |_, answer| Question::RoomsNamed { names: Arc::clone(&names), answer };
+        let parts = |_, answer| Question::RoomsNamed { names: Arc::clone(&names), now, answer };
         let all = ask(state, present.into_iter(), parts).await;
         let mut missing_shards = [found.missing, all.missing].concat();
         missing_shards.sort_unstable();
@@ -92,7 +94,8 @@ impl Hot {
     }
 }
 
-/// Puts together what several shards say of one room: each has members of its own, and sees every message.
+/// Puts together what several shards say of one room: each has members of its own, and all say the same of the rest, only that
+/// some were asked a little later.
 fn merged(answers: Vec<Vec<Room>>) -> Vec<Room> {
     let mut rooms = BTreeMap::new();
     for part in answers.into_iter().flatten() {
@@ -108,10 +111,10 @@ fn add(room: &mut Room, part: &Room) {
     room.members += part.members;
     room.messages = room.messages.max(part.messages);
     room.bytes = room.bytes.max(part.bytes);
-    room.deliveries += part.deliveries;
+    room.deliveries = room.deliveries.max(part.deliveries);
     room.recent.messages = room.recent.messages.max(part.recent.messages);
     room.recent.bytes = room.recent.bytes.max(part.recent.bytes);
-    room.recent.deliveries += part.recent.deliveries;
+    room.recent.deliveries = room.recent.deliveries.max(part.recent.deliveries);
     room.queue_age_seconds = room.queue_age_seconds.max(part.queue_age_seconds);
 }
 
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_on_several_shards_has_their_members_and_each_message_once() {
+    fn a_room_on_several_shards_has_their_members_and_what_was_last_said_of_the_rest() {
         let recent = |messages, deliveries| Recent { messages, bytes: 10 * messages, deliveries };
         let one =
             Room { members: 3, messages: 7, bytes: 70, deliveries: 21, recent: recent(4, 12), ..room("a") };
@@ -165,8 +168,8 @@ mod tests {
 
         let merged = merged(vec![vec![room("b"), one], vec![other]]);
 
-        let together = Room { members: 5, messages: 7, bytes: 70, deliveries: 31, ..room("a") };
-        let together = Room { recent: recent(5, 22), queue_age_seconds: 0.5, ..together };
+        let together = Room { members: 5, messages: 7, bytes: 70, deliveries: 21, ..room("a") };
+        let together = Room { recent: recent(5, 12), queue_age_seconds: 0.5, ..together };
         assert_eq!(merged, [together, room("b")]);
     }
 

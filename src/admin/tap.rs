@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{self, Poll};
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Interval;
 
 use crate::clock::Clock;
-use crate::inspect::{Event, Question, Subject, TapId, TapReader, Tapped, tap};
+use crate::inspect::{Question, Subject, TapReader, Tapped, tap};
 
 use super::Context;
 use super::answer::{self, Body, Refusal};
@@ -30,22 +29,19 @@ use super::query::Query;
 /// Taps open at once: each costs the shards a copy of what they show it.
 pub(super) const TAPS_MAX: usize = 8;
 
-/// The places for taps, and the numbers for them.
-pub(super) struct Taps {
-    places: Arc<Semaphore>,
-    next: AtomicU64,
-}
+/// The places for taps.
+pub(super) struct Taps(Arc<Semaphore>);
 
 impl Default for Taps {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(TAPS_MAX)), next: AtomicU64::new(0) }
+        Self(Arc::new(Semaphore::new(TAPS_MAX)))
     }
 }
 
 /// Opens a tap, and answers with what it shows until the reader goes away or there is nothing more to see.
 pub(super) async fn open(context: &Arc<Context>, query: &Query<'_>) -> Result<Response<Body>, Refusal> {
     let subject = subject(query)?;
-    let Ok(place) = Arc::clone(&context.taps.places).try_acquire_owned() else {
+    let Ok(place) = Arc::clone(&context.taps.0).try_acquire_owned() else {
         return Err(Refusal::too_many(format!("{TAPS_MAX} taps are open; no more are allowed at once")));
     };
     if let Subject::Connection(id) = subject {
@@ -71,16 +67,14 @@ fn subject(query: &Query<'_>) -> Result<Subject, Refusal> {
     }
 }
 
-/// The body of an open tap. Its end lets the shards know.
+/// The body of an open tap. The shards see when its end drops the reader.
 struct Stream {
     context: Arc<Context>,
-    id: TapId,
     /// Given back when the tap ends.
     _place: OwnedSemaphorePermit,
     reader: TapReader,
     /// Why there is nothing more when no shard has the tap any more.
     end: &'static str,
-    last_message: LastMessage,
     /// How many events were shown.
     shown: u64,
     keep_alive: Interval,
@@ -90,22 +84,19 @@ struct Stream {
 
 impl Stream {
     fn begin(context: Arc<Context>, subject: Subject, place: OwnedSemaphorePermit) -> Self {
-        let id = TapId(context.taps.next.fetch_add(1, Ordering::Relaxed));
         let end = match subject {
             Subject::Room(_) => "stopped",
             Subject::Connection(_) => "closed",
         };
-        let (tap, reader) = tap(id, subject, context.metrics.tap_lost.clone());
+        let (tap, reader) = tap(subject, context.metrics.tap_lost.clone());
         let mut stopped = context.stopped.clone();
         let mut keep_alive = tokio::time::interval(context.state.options.keep_alive);
         keep_alive.reset();
         context.metrics.taps.increment(1.0);
         let stream = Self {
-            id,
             _place: place,
             reader,
             end,
-            last_message: LastMessage::default(),
             shown: 0,
             keep_alive,
             stopped: Box::pin(async move { stopped.stopped().await }),
@@ -148,9 +139,8 @@ impl Stream {
         if self.stopped.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(self.end("stopped")));
         }
-        while let Poll::Ready(next) = self.reader.poll_next(context) {
+        if let Poll::Ready(next) = self.reader.poll_next(context) {
             let text = match next {
-                Some(tapped) if !self.last_message.is_followed_by(&tapped.event) => continue,
                 Some(tapped) => self.show(&tapped),
                 None => self.end(self.end),
             };
@@ -175,29 +165,7 @@ impl hyper::body::Body for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let Context { metrics, state, .. } = &*self.context;
-        metrics.taps.decrement(1.0);
-        tell_all(state, || Question::Untap(self.id));
-    }
-}
-
-/// The last message of a room that was shown, of what several shards say of the same messages.
-///
-/// Each shard with members shows a room's messages in the order of their offsets, and what belongs to one life of the
-/// room comes before what belongs to the next, because a life ends only when the last shard has left it. So a message
-/// is new when it is further in its life than the last one that was shown, or of another life.
-#[derive(Debug, Default)]
-struct LastMessage(Option<(u64, u64)>);
-
-impl LastMessage {
-    /// Whether an event is to be shown after the last message; takes it as the last if it is one.
-    fn is_followed_by(&mut self, event: &Event) -> bool {
-        let Event::Message { epoch, offset, .. } = *event else { return true };
-        let is_new = self.0.is_none_or(|(life, last)| life != epoch || last < offset);
-        if is_new {
-            self.0 = Some((epoch, offset));
-        }
-        is_new
+        self.context.metrics.taps.decrement(1.0);
     }
 }
 
@@ -232,22 +200,6 @@ fn unix_time() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_is_shown_once_in_each_life_of_its_room() {
-        let mut last = LastMessage::default();
-        let message =
-            |epoch, offset| Event::Message { epoch, offset, members: 1, bytes: 0, text: String::new() };
-
-        let seen = [(7, 4), (7, 5), (7, 4), (7, 6), (7, 5), (7, 6), (3, 1), (3, 1), (3, 2), (8, 2)];
-        let shown: Vec<_> = seen
-            .into_iter()
-            .filter(|(epoch, offset)| last.is_followed_by(&message(*epoch, *offset)))
-            .collect();
-
-        assert_eq!(shown, [(7, 4), (7, 5), (7, 6), (3, 1), (3, 2), (8, 2)]);
-        assert!(last.is_followed_by(&Event::Drained));
-    }
 
     #[test]
     fn times_have_three_digits_after_the_point() {

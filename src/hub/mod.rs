@@ -6,6 +6,7 @@
 //! says [`Busy`] and has done nothing.
 
 mod directory;
+mod heat;
 mod room;
 
 use std::hash::{BuildHasher, RandomState};
@@ -16,8 +17,9 @@ use smallvec::SmallVec;
 
 pub use self::directory::Address;
 use self::directory::Directory;
+pub use self::heat::{Cooling, Halve, Heat};
 use self::room::Said;
-pub use self::room::{Busy, Room, StreamPosition};
+pub use self::room::{Busy, Room, Served, StreamPosition};
 use crate::clock::Clock;
 use crate::id::{ClientKey, NameRef, RoomId, RoomKey, ShardIndex, UserId};
 use crate::inbox::{Command, Origin, Outlet};

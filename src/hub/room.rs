@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
+use super::heat::Heat;
 use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
 use crate::inbox::{Command, Origin, Outlet, Publication};
 use crate::ws::PreparedMessage;
@@ -26,6 +27,15 @@ pub struct StreamPosition {
     pub epoch: u64,
     /// The last publication before the reader; 0 when there was none.
     pub offset: u64,
+}
+
+/// What a shard has done with publications, whose bytes are sealed into a batch that all members were given, or dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// The sum of their frames' lengths.
+    pub bytes: usize,
+    /// How many were given to members, once for each.
+    pub deliveries: usize,
 }
 
 /// Something on the way is full. Nobody was given the message, and it has no place in any order:
@@ -57,12 +67,18 @@ impl Room {
         self.position_of(&self.lock())
     }
 
-    /// Gives back what publications occupied on the way to a shard, once their bytes are sealed
-    /// into a batch or dropped: the sum of the frames' lengths.
+    /// Everything that has happened in this life of the room.
+    pub fn heat(&self) -> Heat {
+        self.lock().heat
+    }
+
+    /// Counts at `now` nanoseconds what a shard's members were given, and gives back what it occupied on its way to them.
     ///
-    /// Says nothing for a shard that has left: leaving gave everything back.
-    pub fn release(&self, shard: ShardIndex, key: RoomKey, bytes: usize) {
+    /// There is nothing to give back for a shard that has left: leaving gave everything back.
+    pub fn release(&self, shard: ShardIndex, key: RoomKey, served: Served, now: u64) {
+        let Served { bytes, deliveries } = served;
         let mut sequencer = self.lock();
+        sequencer.heat.add_deliveries(deliveries, now);
         let target = sequencer.targets.iter_mut().find(|target| target.shard == shard && target.key == key);
         if let Some(target) = target {
             debug_assert!(bytes <= target.pending_bytes, "released more than was published");
@@ -120,6 +136,7 @@ impl Room {
         }
         sequencer.offset += 1;
         let offset = sequencer.offset;
+        sequencer.heat.add_message(bytes, said.origin.dispatched_at);
         for (target, reservation) in sequencer.targets.iter_mut().zip(reservations) {
             target.pending_bytes += bytes;
             let publication = said.publication(offset, target.shard);
@@ -161,6 +178,7 @@ impl Said {
 struct Sequencer {
     /// Of the last publication.
     offset: u64,
+    heat: Heat,
     /// Closed for good: the last shard left, and nobody may enter.
     closed: bool,
     targets: SmallVec<[Target; 1]>,
@@ -186,6 +204,7 @@ mod tests {
 
     use super::*;
     use crate::inbox::{Inbox, Limits};
+    use crate::inspect::Recent;
     use crate::metrics::Source;
 
     #[test]
@@ -247,9 +266,9 @@ mod tests {
 
         assert_eq!(room.publish(&outlets, &said(100), max), Ok(1));
         assert_eq!(room.publish(&outlets, &said(100), max), Err(Busy));
-        room.release(ShardIndex(0), key(1), frame);
+        room.release(ShardIndex(0), key(1), served(frame), 0);
         assert_eq!(room.publish(&outlets, &said(100), max), Err(Busy), "shard 1 has not");
-        room.release(ShardIndex(1), key(2), frame);
+        room.release(ShardIndex(1), key(2), served(frame), 0);
 
         assert_eq!(room.publish(&outlets, &said(100), max), Ok(2));
         assert_eq!(received(&inboxes[0]).len(), 2);
@@ -273,13 +292,35 @@ mod tests {
         room.enter(ShardIndex(1), key(2)).unwrap();
         let frame = said(100).message.frame().len();
         room.publish(&outlets, &said(100), frame).unwrap();
-        room.release(ShardIndex(0), key(1), frame);
+        room.release(ShardIndex(0), key(1), served(frame), 0);
 
         room.exit(ShardIndex(1));
         room.enter(ShardIndex(1), key(3)).unwrap();
-        room.release(ShardIndex(1), key(2), frame);
+        room.release(ShardIndex(1), key(2), served(frame), 0);
 
         assert_eq!(room.publish(&outlets, &said(100), frame), Ok(2));
+    }
+
+    #[test]
+    fn counts_what_happened_on_all_shards_also_on_those_that_have_left() {
+        let (outlets, _inboxes) = shards(2, Limits::default());
+        let room = room();
+        room.enter(ShardIndex(1), key(2)).unwrap();
+        let frame = said(100).message.frame().len();
+        for _ in 0..50 {
+            room.publish(&outlets, &said(100), 1 << 20).unwrap();
+        }
+        room.release(ShardIndex(1), key(2), Served { bytes: 50 * frame, deliveries: 50 }, 0);
+        room.enter(ShardIndex(0), key(1)).unwrap();
+        for _ in 0..10 {
+            room.publish(&outlets, &said(100), 1 << 20).unwrap();
+        }
+        room.exit(ShardIndex(1));
+        room.release(ShardIndex(0), key(1), Served { bytes: 10 * frame, deliveries: 20 }, 0);
+
+        let heat = room.heat();
+        assert_eq!((heat.messages, heat.bytes, heat.deliveries), (60, 60 * frame as u64, 70));
+        assert_eq!(heat.recent(0), Recent { messages: 60, bytes: 60 * frame as u64, deliveries: 70 });
     }
 
     #[test]
@@ -303,6 +344,10 @@ mod tests {
         assert_eq!(room.publish(&outlets, &said(1), 10), Ok(1), "to nobody");
         assert_eq!(room.enter(ShardIndex(0), key(2)), Some(StreamPosition { epoch: 77, offset: 1 }));
         assert_eq!(received(&inboxes[0]), []);
+    }
+
+    fn served(bytes: usize) -> Served {
+        Served { bytes, deliveries: 0 }
     }
 
     fn room() -> Room {

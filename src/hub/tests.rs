@@ -53,7 +53,8 @@ fn what_is_published_while_a_shard_joins_is_in_its_position_or_its_inbox() {
         });
         while !joiner.is_finished() {
             hub.publish(&room, message(), None, Source::Client, 0).unwrap();
-            room.release(ShardIndex(0), key(1), message().frame().len());
+            let served = Served { bytes: message().frame().len(), deliveries: 0 };
+            room.release(ShardIndex(0), key(1), served, 0);
         }
         joiner.join().unwrap()
     });
@@ -171,7 +172,7 @@ fn a_loud_room_is_busy_while_others_are_not() {
 
     assert_eq!(hub.publish(&loud, message(), None, Source::Client, 0), Err(Busy));
     assert_eq!(hub.publish(&calm, message(), None, Source::Client, 0), Ok(1));
-    loud.release(ShardIndex(0), key(1), frame);
+    loud.release(ShardIndex(0), key(1), Served { bytes: frame, deliveries: 0 }, 0);
     assert_eq!(hub.publish(&loud, message(), None, Source::Client, 0), Ok(3));
 }
 

@@ -271,9 +271,8 @@ impl Drop for Wake<'_> {
 }
 
 impl Command {
-    /// Whether somebody waits for an answer to it.
     fn is_question(&self) -> bool {
-        !matches!(self, Self::Ask(Question::Tap(_) | Question::Untap(_))) && matches!(self, Self::Ask(_))
+        matches!(self, Self::Ask(_))
     }
 
     /// The encoded bytes of what is counted; `None` for what is always taken.

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::id::{ClientId, ClientKey, RoomId, UserId};
 use crate::metrics::CloseReason;
 
-pub use tap::{Event, Subject, TEXT_BYTES_MAX, Tap, TapId, TapReader, Tapped, beginning, tap};
+pub use tap::{Event, Subject, TEXT_BYTES_MAX, Tap, TapReader, Tapped, beginning, tap};
 
 /// The most that one list of an answer holds.
 pub const LIST_MAX: usize = 1000;
@@ -46,6 +46,8 @@ pub enum Question {
     Rooms {
         /// At most so many by each measure.
         limit: usize,
+        /// When heat is compared, in nanoseconds of the gateway's clock: the same for all shards.
+        now: u64,
         /// In no order; no room twice.
         answer: oneshot::Sender<Vec<Room>>,
     },
@@ -53,13 +55,13 @@ pub enum Question {
     RoomsNamed {
         /// None for the room of everyone.
         names: Arc<[Option<RoomId>]>,
+        /// As in [`Question::Rooms`].
+        now: u64,
         /// In no order.
         answer: oneshot::Sender<Vec<Room>>,
     },
-    /// Say from here on what happens in a room or on a connection, until [`Question::Untap`] or the tap's reader is gone.
+    /// Say from here on what happens in a room or on a connection, until the tap's reader is gone.
     Tap(Tap),
-    /// Say no more of it.
-    Untap(TapId),
 }
 
 /// Which connections are meant.
@@ -144,12 +146,12 @@ pub struct Closed {
     pub queue: Option<Queue>,
 }
 
-/// One room with members on a shard. Counts begin with its first member there.
+/// One room with members on a shard. Counts are those of all shards, and begin with the room's first member.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Room {
     /// Its name; none for the room of everyone.
     pub room: Option<RoomId>,
-    /// Connections in it.
+    /// Connections in it on this shard.
     pub members: usize,
     /// Messages published to it.
     pub messages: u64,
@@ -159,7 +161,7 @@ pub struct Room {
     pub deliveries: u64,
     /// The same lately: what counts for the order, halved every 30 seconds.
     pub recent: Recent,
-    /// How long the oldest of its messages that not all members were given has been under way, or was at most lately.
+    /// How long the oldest of its messages that not all members here were given has been under way, or was at most lately.
     pub queue_age_seconds: f64,
 }
 

@@ -3,8 +3,8 @@
 //! The shards concerned put events into one bounded queue, from which the operator's reader takes them. Nobody waits for that
 //! reader: what does not fit is left out and counted.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use metrics::Counter;
@@ -19,15 +19,11 @@ const EVENTS_MAX: usize = 256;
 /// What a tap shows of one message, in bytes; the rest is cut off.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
-/// Which tap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TapId(pub u64);
-
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// What is said in a room, and who comes and goes.
-    Room(RoomId),
+    /// What is said in a room, and who comes and goes; without a name the room of everyone.
+    Room(Option<RoomId>),
     /// What one connection says and is given.
     Connection(ClientId),
 }
@@ -35,11 +31,10 @@ pub enum Subject {
 /// The shard's end of a tap; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tap {
-    /// Which one.
-    pub id: TapId,
     /// What it looks at.
     pub subject: Subject,
     events: mpsc::Sender<Tapped>,
+    last_message: Arc<Mutex<LastMessage>>,
     lost: Arc<AtomicU64>,
     all_lost: Counter,
 }
@@ -70,9 +65,9 @@ pub enum Event {
         /// Members of the room on this shard; 1 for a connection that is there.
         members: usize,
     },
-    /// A message of the room reached a shard with members. With several shards each says so.
+    /// A message of the room reached a shard with members; of several shards, the first one shows it.
     Message {
-        /// Which life of the room, as in the `ack` of `join`. Shards show nothing of one life once another shows the next.
+        /// Which life of the room, as in the `ack` of `join`.
         #[serde(serialize_with = "as_hex")]
         epoch: u64,
         /// Its place in that life.
@@ -156,21 +151,31 @@ impl Event {
 }
 
 /// Makes a tap and its reader. `all_lost` counts the events that all taps lose.
-pub fn tap(id: TapId, subject: Subject, all_lost: Counter) -> (Tap, TapReader) {
-    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+pub fn tap(subject: Subject, all_lost: Counter) -> (Tap, TapReader) {
+    let (events, receiver) = mpsc::channel(EVENTS_MAX);
     let lost = Arc::new(AtomicU64::new(0));
-    (
-        Tap { id, subject, events: sender, lost: Arc::clone(&lost), all_lost },
-        TapReader { events: receiver, lost },
-    )
+    let reader = TapReader { events: receiver, lost: Arc::clone(&lost) };
+    (Tap { subject, events, last_message: Arc::default(), lost, all_lost }, reader)
 }
 
 impl Tap {
-    /// Gives an event to the reader, or counts it as lost when too many wait already.
-    pub fn show(&self, event: Tapped) {
-        if self.events.try_send(event).is_err() {
+    /// Gives an event to the reader, or counts it as lost when too many wait already: then it is not even made.
+    pub fn show(&self, event: impl FnOnce() -> Tapped) {
+        if let Ok(place) = self.events.try_reserve() {
+            place.send(event());
+        } else if !self.is_over() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             self.all_lost.increment(1);
+        }
+    }
+
+    /// As [`Tap::show`], for a message in one life of the room, which is shown or lost once although several shards have
+    /// members for it.
+    pub fn show_message(&self, epoch: u64, offset: u64, event: impl FnOnce() -> Tapped) {
+        // Held while the event is put into the queue, so that messages are there in their order.
+        let mut last = self.last_message.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_followed_by(epoch, offset) {
+            self.show(event);
         }
     }
 
@@ -198,6 +203,25 @@ impl TapReader {
     }
 }
 
+/// The last message of a room that was shown, of what several shards say of the same messages.
+///
+/// Each shard with members shows a room's messages in the order of their offsets, and what belongs to one life of the
+/// room comes before what belongs to the next, because a life ends only when the last shard has left it. So a message
+/// is new when it is further in its life than the last one that was shown, or of another life.
+#[derive(Debug, Default)]
+struct LastMessage(Option<(u64, u64)>);
+
+impl LastMessage {
+    /// Whether a message comes after the last one; takes it as the last if it does.
+    fn is_followed_by(&mut self, epoch: u64, offset: u64) -> bool {
+        let is_new = self.0.is_none_or(|(life, last)| life != epoch || last < offset);
+        if is_new {
+            self.0 = Some((epoch, offset));
+        }
+        is_new
+    }
+}
+
 /// The beginning of a message, for people: cut at a character, and what is not UTF-8 replaced.
 pub fn beginning(message: &[u8]) -> String {
     let text = String::from_utf8_lossy(&message[..message.len().min(TEXT_BYTES_MAX)]);
@@ -219,13 +243,18 @@ mod tests {
 
     #[test]
     fn leaves_out_and_counts_what_a_slow_reader_does_not_take() {
-        let (tap, mut reader) = tap(TapId(1), Subject::Room(RoomId::from_u64(5)), Counter::noop());
+        let (tap, mut reader) = tap(Subject::Room(None), Counter::noop());
 
+        let mut made = 0;
         for _ in 0..EVENTS_MAX + 7 {
-            tap.show(Tapped { shard: 0, event: Event::Drained });
+            tap.show(|| {
+                made += 1;
+                Tapped { shard: 0, event: Event::Drained }
+            });
         }
 
         assert_eq!((reader.take_lost(), reader.take_lost()), (7, 0));
+        assert_eq!(made, EVENTS_MAX, "an event that is lost is not made");
         let mut taken = 0;
         drop(tap);
         while reader.try_next().is_some() {
@@ -235,8 +264,33 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_shown_or_lost_once_in_each_life_of_its_room() {
+        let (tap, mut reader) = tap(Subject::Room(None), Counter::noop());
+        let other = tap.clone();
+        let seen = [(7, 4), (7, 5), (7, 4), (7, 6), (7, 5), (7, 6), (3, 1), (3, 1), (3, 2), (8, 2)];
+        for (index, (epoch, offset)) in seen.into_iter().enumerate() {
+            let shard = if index % 2 == 0 { &tap } else { &other };
+            shard.show_message(epoch, offset, || Tapped { shard: 0, event: message(epoch, offset) });
+        }
+        let shown = std::iter::from_fn(|| reader.try_next().map(|tapped| tapped.event));
+        let expected = [(7, 4), (7, 5), (7, 6), (3, 1), (3, 2), (8, 2)];
+        assert_eq!(shown.collect::<Vec<_>>(), expected.map(|(epoch, offset)| message(epoch, offset)));
+
+        for offset in 3..1003 {
+            for shard in [&tap, &other] {
+                shard.show_message(8, offset, || Tapped { shard: 0, event: message(8, offset) });
+            }
+        }
+        assert_eq!(reader.take_lost(), 1000 - EVENTS_MAX as u64);
+    }
+
+    fn message(epoch: u64, offset: u64) -> Event {
+        Event::Message { epoch, offset, members: 1, bytes: 0, text: String::new() }
+    }
+
+    #[test]
     fn is_over_when_its_reader_is_gone() {
-        let (tap, reader) = tap(TapId(1), Subject::Connection(ClientId(7)), Counter::noop());
+        let (tap, reader) = tap(Subject::Connection(ClientId(7)), Counter::noop());
         assert!(!tap.is_over());
 
         drop(reader);

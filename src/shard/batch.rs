@@ -188,6 +188,12 @@ impl Flight {
     }
 }
 
+/// How many of these publications are for a member.
+pub(super) fn count_for(marks: &[Mark], member: Member) -> usize {
+    let is_for = |mark: &&Mark| mark.offset > member.after && mark.exclude != Some(member.client);
+    marks.iter().filter(is_for).count()
+}
+
 fn mark(publication: &Publication, end: usize) -> Mark {
     let payload = end - publication.message.payload().len();
     Mark { offset: publication.offset, payload, end, exclude: publication.exclude }
@@ -216,7 +222,7 @@ mod tests {
         let mut room = Room::new(1 << 20);
         let [all, some, none] = clients();
         for (client, after) in [(all, 0), (some, 2), (none, 3)] {
-            room.join(client, after, Flags::PLAIN);
+            room.join(Member { client, after, flags: Flags::PLAIN, slot: 0 });
         }
         (1..=3).for_each(|offset| _ = append(&mut room, offset, None));
 
@@ -254,7 +260,7 @@ mod tests {
     fn ndjson_frames_are_bounded_but_for_a_single_message() {
         let mut room = Room::new(1 << 20);
         let [client] = clients();
-        room.join(client, 0, Flags::NDJSON);
+        room.join(Member { client, after: 0, flags: Flags::NDJSON, slot: 0 });
         let texts = [30_000, 30_000, 30_000, 70_000, 5].map(|length| "x".repeat(length));
         (1..).zip(&texts).for_each(|(offset, text)| _ = append_text(&mut room, offset, text));
 

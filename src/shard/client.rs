@@ -50,13 +50,15 @@ pub(super) struct Client {
     /// Exists only while the socket takes less than there is to send.
     pub(super) queue: Option<Box<Queue>>,
     pub(super) held: Option<Box<Held>>,
-    /// The first is the room of everyone.
+    /// The first is the room of everyone; the others are in no order.
     pub(super) memberships: SmallVec<[Membership; 2]>,
     pub(super) stage: Stage,
     pub(super) endpoint: Endpoint,
     pub(super) opened_at: u32,
     pub(super) heard_at: u32,
     pub(super) ping_at: u32,
+    /// When the last ping was sent, until it is answered; [`NO_PING`] when none waits for an answer.
+    pub(super) pinged_at: u32,
     /// Since when the socket has not taken a byte although there is a queue.
     pub(super) blocked_at: u32,
     /// When the token runs out; `u32::MAX` for never.
@@ -65,6 +67,9 @@ pub(super) struct Client {
     pub(super) wheel_at: u32,
     pub(super) _permit: Permit,
 }
+
+/// No tick of a ping: the wheel begins later.
+pub(super) const NO_PING: u32 = u32::MAX;
 
 /// What a client's deadline asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -45,6 +45,7 @@ impl Shard {
             match client.decoder.decode(&mut input, limit) {
                 Ok(None) => return,
                 Ok(Some(Event::Message { kind, payload })) => {
+                    self.core.tap_received(key, &payload);
                     if self.message(key, kind, &payload, read_at, replies) == Flow::Held {
                         let message = payload.into_vec();
                         self.core.counts.held += 1;
@@ -53,7 +54,7 @@ impl Shard {
                 }
                 Ok(Some(Event::Ping(payload))) => ws::encode_pong(replies, &payload),
                 Ok(Some(Event::Pong(payload))) => {
-                    if let Some(nanoseconds) = self.core.pings.round_trip(&payload, read_at) {
+                    if let Some(nanoseconds) = self.core.round_trip(key, &payload, read_at) {
                         self.core.counts.samples.ping_rtt.record(nanoseconds);
                     }
                 }
@@ -73,7 +74,6 @@ impl Shard {
         read_at: u64,
         replies: &mut Vec<u8>,
     ) -> Flow {
-        self.core.tap_received(key, payload);
         match (self.core.clients[key].endpoint, kind) {
             (Endpoint::Echo, kind) => self.core.echo(kind, payload, replies),
             (Endpoint::Ws, MessageKind::Binary) => {

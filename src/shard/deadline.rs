@@ -13,7 +13,7 @@ use crate::protocol;
 use crate::ws::{self, CloseCode, PreparedMessage};
 
 use super::backlog::Lane;
-use super::client::Due;
+use super::client::{Due, NO_PING};
 use super::state::{Core, Notice};
 use super::wheel::{TICK, tick_at_or_after, ticks_passed};
 
@@ -23,12 +23,10 @@ const PING_TICKS: u32 = 4;
 /// Up to so many clients of a shard, that is at most fifty pings at once with the usual heartbeat.
 const PINGED_TOGETHER_MAX: usize = 10_000;
 
-/// No pong is believed to have taken longer, in nanoseconds.
-const ROUND_TRIP_MAX: u64 = 600_000_000_000;
-
-/// The pings of a shard. Their payload is the time, so that a pong tells the round trip and nothing is kept for it; it is
-/// disguised, so that a client does not learn how long the gateway has been running. A client can repeat or alter one, and
-/// so add samples: what pongs tell is no more reliable than those who send them.
+/// The pings of a shard. Their payload is the time to the nanosecond, so that a pong tells the round trip and only the tick of
+/// the ping is kept for it; it is disguised, so that a client does not learn how long the gateway has been running. Each ping
+/// is answered once, and a client can make itself look slower, or less than a tick faster, but not with more than its one
+/// sample.
 #[derive(Debug)]
 pub(super) struct Pings {
     disguise: u64,
@@ -61,11 +59,9 @@ impl Pings {
         frame.clone()
     }
 
-    /// How long the way to the client and back took, in nanoseconds, by the payload of its pong at `now`. None when that
-    /// answers no ping of this shard.
-    pub(super) fn round_trip(&self, pong: &[u8], now: u64) -> Option<u64> {
-        let sent = u64::from_be_bytes(pong.try_into().ok()?) ^ self.disguise;
-        now.checked_sub(sent).filter(|nanoseconds| *nanoseconds < ROUND_TRIP_MAX)
+    /// When the ping was sent that this pong answers, in nanoseconds, as the client says.
+    fn sent_at(&self, pong: &[u8]) -> Option<u64> {
+        Some(u64::from_be_bytes(pong.try_into().ok()?) ^ self.disguise)
     }
 }
 
@@ -109,7 +105,9 @@ impl Core {
                 // Kept to the rhythm of the first, so that pings stay spread.
                 let every = tick_at_or_after(self.options.heartbeat.ping).max(1);
                 let at = client.ping_at.saturating_add(every).max(now + 1);
-                self.clients[key].ping_at = self.ping_together(at);
+                let ping_at = self.ping_together(at);
+                let client = &mut self.clients[key];
+                (client.ping_at, client.pinged_at) = (ping_at, now);
                 self.notices.push_back(Notice::control(key, self.pings.frame()));
             }
             Due::Silent => {
@@ -128,6 +126,18 @@ impl Core {
             Due::Gone => return self.lost(key, CloseReason::Client),
         }
         self.reschedule(key);
+    }
+
+    /// How long the way to a client and back took, in nanoseconds, by its pong at `now`. None when that does not answer the
+    /// last ping, or that one was answered already.
+    pub(super) fn round_trip(&mut self, key: ClientKey, pong: &[u8], now: u64) -> Option<u64> {
+        let sent_at = self.pings.sent_at(pong)?;
+        let client = self.clients.get_mut(key)?;
+        if ticks_passed(Duration::from_nanos(sent_at)) != client.pinged_at {
+            return None;
+        }
+        client.pinged_at = NO_PING;
+        now.checked_sub(sent_at)
     }
 
     /// The tick of a ping that is due at `at`: a few ticks share one, since each tick with pings wakes the shard for
@@ -223,20 +233,57 @@ pub(super) fn first_ping(id: ClientId, every: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{World, masked};
+
     use super::*;
 
+    /// Brings a client to its first ping, and returns its payload.
+    fn ping(world: &mut World, seconds: u64) -> Vec<u8> {
+        world.notices();
+        world.tick(Duration::from_secs(seconds));
+        let (_, frame) = world.notices().pop().expect("a ping is due by then");
+        assert_eq!(frame[0], 0x89, "a ping");
+        frame[2..].to_vec()
+    }
+
+    fn samples(world: &World) -> (u64, u64) {
+        let samples = &world.shard.core.counts.samples.ping_rtt;
+        (samples.count(), samples.sum())
+    }
+
     #[test]
-    fn a_pong_tells_its_round_trip_only_when_it_repeats_a_ping() {
+    fn a_ping_is_answered_once_by_what_it_said() {
+        let mut world = World::new();
+        let ann = world.enter("ann");
+        let first = ping(&mut world, 54);
+        world.now += 7_000_000;
+        let mut altered = first.clone();
+        altered[0] ^= 1;
+        for made_up in [&b""[..], &[0; 8], &altered] {
+            world.receive(ann, &masked(0x8a, made_up));
+        }
+        assert_eq!(samples(&world), (0, 0));
+
+        for _ in 0..1000 {
+            world.receive(ann, &masked(0x8a, &first));
+        }
+        assert_eq!(samples(&world), (1, 7_000_000));
+
+        let second = ping(&mut world, 109);
+        world.receive(ann, &masked(0x8a, &first));
+        assert_eq!(samples(&world).0, 1, "it answers the ping before");
+        world.receive(ann, &masked(0x8a, &second));
+        assert_eq!(samples(&world).0, 2);
+    }
+
+    #[test]
+    fn clients_that_are_pinged_together_share_one_frame() {
         let mut pings = Pings::default();
         pings.begin_tick(5_000_000_000);
-        let frame = pings.frame();
-        let payload = &frame[2..];
 
-        assert_eq!(pings.round_trip(payload, 5_007_000_000), Some(7_000_000));
-        assert_eq!(pings.round_trip(payload, 4_999_999_999), None, "before it was sent");
-        assert_eq!(pings.round_trip(payload, 5_000_000_000 + ROUND_TRIP_MAX), None);
-        assert_eq!(pings.round_trip(b"", 6_000_000_000), None);
-        assert_eq!(pings.round_trip(&[0; 8], 6_000_000_000), None, "made up");
-        assert_eq!(pings.frame().as_ptr(), frame.as_ptr(), "one frame for all");
+        let frame = pings.frame();
+
+        assert_eq!(pings.frame().as_ptr(), frame.as_ptr());
+        assert_eq!(pings.sent_at(&frame[2..]), Some(5_000_000_000));
     }
 }

@@ -12,7 +12,6 @@ mod counts;
 mod deadline;
 mod driver;
 mod farewell;
-mod heat;
 mod inspection;
 mod outbound;
 mod queue;

@@ -73,12 +73,7 @@ impl Core {
                     let source = self.delivery_trace().map(|trace| trace.origin.source);
                     self.enqueue(client, bytes, Lane::Bulk, source);
                 }
-                Step::Complete(completed) => {
-                    local.hub.release(self.index, key, completed.bytes);
-                    local.heat.add(&completed, self.time);
-                    self.counts.complete(&completed);
-                    self.tap_delivered(key, &completed);
-                }
+                Step::Complete(batch) => self.complete(key, &batch),
                 Step::Idle => {
                     local.queued = false;
                     self.served = 0;

@@ -14,7 +14,7 @@ use slotmap::SlotMap;
 use smallvec::SmallVec;
 
 use crate::http::Endpoint;
-use crate::hub::{self, Address, Hub};
+use crate::hub::{self, Address, Cooling, Hub, Served};
 use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
 use crate::inbox::{Command, Permit, Publication};
 use crate::metrics::{CloseReason, Direction, DropReason, SentType};
@@ -24,12 +24,11 @@ use crate::ws::{CloseCode, Decoder, PreparedMessage};
 
 use super::Options;
 use super::backlog::Lane;
-use super::client::{Client, Membership, Stage};
+use super::client::{Client, Membership, NO_PING, Stage};
 use super::counts::Counts;
 use super::deadline::{Drain, Pings, SHUTTING_DOWN, first_ping};
 use super::farewell::Farewells;
-use super::heat::Heat;
-use super::room::{Flags, Room, Trace};
+use super::room::{Completed, Flags, Member, Room, Step, Trace};
 use super::taps::Taps;
 use super::wheel::{Wheel, tick_at_or_after};
 
@@ -117,7 +116,8 @@ pub(super) struct LocalRoom {
     pub(super) hub: Arc<hub::Room>,
     /// In the queue of rooms with something to deliver.
     pub(super) queued: bool,
-    pub(super) heat: Heat,
+    /// The greatest age that a batch lately had when all had been given it, in nanoseconds.
+    pub(super) age: Cooling<u64>,
     /// Index into the shard's list of rooms.
     pub(super) place: u32,
 }
@@ -125,7 +125,7 @@ pub(super) struct LocalRoom {
 impl LocalRoom {
     fn new(hub: Arc<hub::Room>, batch_bytes: usize, place: usize) -> Self {
         let place = u32::try_from(place).expect("there are fewer rooms than that");
-        Self { room: Room::new(batch_bytes), hub, queued: false, heat: Heat::default(), place }
+        Self { room: Room::new(batch_bytes), hub, queued: false, age: Cooling::default(), place }
     }
 }
 
@@ -180,6 +180,7 @@ impl Core {
         let user = session.user().clone();
         let key = self.clients.insert(Client {
             ping_at,
+            pinged_at: NO_PING,
             session,
             decoder: Decoder::default(),
             queue: None,
@@ -227,7 +228,8 @@ impl Core {
     pub(super) fn enter(&mut self, key: ClientKey, room: RoomKey, offset: u64) {
         let client = &mut self.clients[key];
         let flags = if client.session.is_ndjson() { Flags::NDJSON } else { Flags::PLAIN };
-        let index = self.rooms[room].room.join(key, offset, flags);
+        let slot = u32::try_from(client.memberships.len()).expect("there are fewer rooms than that");
+        let index = self.rooms[room].room.join(Member { client: key, after: offset, flags, slot });
         client.memberships.push(Membership { room, index });
         self.counts.memberships += usize::from(room != self.everyone);
         self.tap_joined(key, room);
@@ -255,24 +257,50 @@ impl Core {
     /// Ends a client's membership; the shard's last member lets go of the room.
     pub(super) fn exit(&mut self, key: ClientKey, room: RoomKey) {
         let client = &mut self.clients[key];
-        let Some(at) = client.memberships.iter().position(|membership| membership.room == room) else {
+        // From the end, where a client that is closed leaves one room after the other.
+        let Some(at) = client.memberships.iter().rposition(|membership| membership.room == room) else {
             return;
         };
-        let membership = client.memberships.remove(at);
+        let is_open = client.is_open();
+        let membership = client.memberships.swap_remove(at);
+        if let Some(moved) = client.memberships.get(at) {
+            let slot = u32::try_from(at).expect("it was less before");
+            self.rooms[moved.room].room.set_slot(moved.index, slot);
+        }
         self.tap_left(key, room);
         self.counts.memberships -= usize::from(room != self.everyone);
         let local = &mut self.rooms[room];
-        for (moved, index) in local.room.leave(membership.index) {
-            let memberships = &mut self.clients[moved].memberships;
-            let place = memberships.iter_mut().find(|membership| membership.room == room);
-            place.expect("a member knows its rooms").index = index;
+        let left = local.room.leave(membership.index);
+        for moved in left.moved {
+            let membership = &mut self.clients[moved.client].memberships[moved.slot as usize];
+            debug_assert_eq!(membership.room, room, "a member knows its client's place for it");
+            membership.index = moved.index;
+        }
+        if !is_open {
+            // Who asked to leave is not owed what was on its way; who was closed is.
+            self.counts.dropped.add(DropReason::Closing, left.missed as u64);
         }
         if room != self.everyone && local.room.is_empty() {
             self.close_room(room);
         }
     }
 
+    /// Counts a batch that was given to all members here, or to nobody any more, and makes place for others.
+    pub(super) fn complete(&mut self, key: RoomKey, batch: &Completed) {
+        let local = &mut self.rooms[key];
+        let served = Served { bytes: batch.bytes, deliveries: batch.deliveries };
+        local.hub.release(self.index, key, served, self.time);
+        let age = local.age.at_mut(self.time);
+        *age = (*age).max(self.time.saturating_sub(batch.read_at));
+        self.counts.complete(batch);
+        self.tap_delivered(key, batch);
+    }
+
     fn close_room(&mut self, key: RoomKey) {
+        // What some of its members were given counts, although they have all gone.
+        while let Step::Complete(batch) = self.rooms[key].room.next_step() {
+            self.complete(key, &batch);
+        }
         let local = self.rooms.remove(key).expect("the room was there");
         self.listed.swap_remove(local.place as usize);
         if let Some(moved) = self.listed.get(local.place as usize) {

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::id::{ClientKey, RoomId, RoomKey};
 use crate::inbox::Publication;
-use crate::inspect::{Event, Subject, Tap, TapId, Tapped, beginning};
+use crate::inspect::{Event, Subject, Tap, Tapped, beginning};
 use crate::metrics::{CloseReason, LabelValue as _};
 
 use super::room::Completed;
@@ -39,10 +39,6 @@ impl Taps {
         self.all.is_empty()
     }
 
-    pub(super) fn remove(&mut self, id: TapId) {
-        self.all.retain(|active| active.tap.id != id);
-    }
-
     /// Lets go of taps whose readers are gone.
     pub(super) fn prune(&mut self) {
         self.all.retain(|active| !active.tap.is_over());
@@ -50,7 +46,7 @@ impl Taps {
 
     pub(super) fn room_opened(&mut self, id: &RoomId, key: RoomKey) {
         for active in &mut self.all {
-            if matches!(&active.tap.subject, Subject::Room(name) if name == id) {
+            if matches!(&active.tap.subject, Subject::Room(Some(name)) if name == id) {
                 active.target = Target::Room(key);
             }
         }
@@ -74,8 +70,8 @@ impl Core {
     /// Begins to show a room, whether it has members here or not, or a connection, if it is here.
     pub(super) fn add_tap(&mut self, tap: Tap) {
         let (target, members) = match &tap.subject {
-            Subject::Room(id) => match self.names.get(id) {
-                Some(key) => (Target::Room(*key), self.rooms[*key].room.members().len()),
+            Subject::Room(id) => match self.room_named(id.as_ref()) {
+                Some(key) => (Target::Room(key), self.rooms[key].room.members().len()),
                 None => (Target::Nothing, 0),
             },
             Subject::Connection(id) => {
@@ -87,86 +83,96 @@ impl Core {
                 (Target::Client(key), 1)
             }
         };
-        tap.show(Tapped { shard: self.index.0, event: Event::Tapped { members } });
+        tap.show(|| Tapped { shard: self.index.0, event: Event::Tapped { members } });
         self.taps.all.push(Active { tap, target });
     }
 
     /// Shows an event, which is only made when somebody looks.
     #[inline]
-    fn show(&self, target: Target, event: impl Fn() -> Option<Event>) {
+    fn show(&self, target: Target, event: impl Fn() -> Event) {
         if !self.taps.is_empty() {
             self.show_to_readers(target, event);
         }
     }
 
     #[cold]
-    fn show_to_readers(&self, target: Target, event: impl Fn() -> Option<Event>) {
+    fn show_to_readers(&self, target: Target, event: impl Fn() -> Event) {
         for tap in self.taps.of(target) {
-            if let Some(event) = event() {
-                tap.show(Tapped { shard: self.index.0, event });
-            }
+            tap.show(|| Tapped { shard: self.index.0, event: event() });
         }
     }
 
     #[inline]
     pub(super) fn tap_message(&self, room: RoomKey, publication: &Publication, members: usize) {
-        self.show(Target::Room(room), || {
-            let (offset, payload) = (publication.offset, publication.message.payload());
-            let epoch = self.rooms[room].hub.epoch();
-            Some(Event::Message { epoch, offset, members, bytes: payload.len(), text: beginning(payload) })
-        });
+        if !self.taps.is_empty() {
+            self.show_message(room, publication, members);
+        }
+    }
+
+    #[cold]
+    fn show_message(&self, room: RoomKey, publication: &Publication, members: usize) {
+        let (epoch, offset) = (self.rooms[room].hub.epoch(), publication.offset);
+        let payload = publication.message.payload();
+        for tap in self.taps.of(Target::Room(room)) {
+            tap.show_message(epoch, offset, || {
+                let (bytes, text) = (payload.len(), beginning(payload));
+                let event = Event::Message { epoch, offset, members, bytes, text };
+                Tapped { shard: self.index.0, event }
+            });
+        }
     }
 
     #[inline]
     pub(super) fn tap_delivered(&self, room: RoomKey, batch: &Completed) {
         self.show(Target::Room(room), || {
             let seconds = Duration::from_nanos(self.time.saturating_sub(batch.read_at)).as_secs_f64();
-            Some(Event::Delivered { messages: batch.publications, recipients: batch.recipients, seconds })
+            Event::Delivered { messages: batch.publications, recipients: batch.recipients, seconds }
         });
     }
 
     #[inline]
     pub(super) fn tap_joined(&self, client: ClientKey, room: RoomKey) {
         self.show(Target::Room(room), || {
-            let session = &self.clients.get(client)?.session;
-            Some(Event::Joined { client_id: session.client(), user: session.user().clone() })
+            let session = &self.clients[client].session;
+            Event::Joined { client_id: session.client(), user: session.user().clone() }
         });
     }
 
     #[inline]
     pub(super) fn tap_left(&self, client: ClientKey, room: RoomKey) {
         self.show(Target::Room(room), || {
-            let session = &self.clients.get(client)?.session;
-            Some(Event::Left { client_id: session.client(), user: session.user().clone() })
+            let session = &self.clients[client].session;
+            Event::Left { client_id: session.client(), user: session.user().clone() }
         });
     }
 
     #[inline]
     pub(super) fn tap_received(&self, client: ClientKey, message: &[u8]) {
-        self.show(Target::Client(client), || {
-            Some(Event::Received { bytes: message.len(), text: beginning(message) })
+        self.show(Target::Client(client), || Event::Received {
+            bytes: message.len(),
+            text: beginning(message),
         });
     }
 
     #[inline]
     pub(super) fn tap_sent(&self, client: ClientKey, messages: usize, bytes: usize, is_queued: bool) {
-        self.show(Target::Client(client), || Some(Event::Sent { messages, bytes, is_queued }));
+        self.show(Target::Client(client), || Event::Sent { messages, bytes, is_queued });
     }
 
     #[inline]
     pub(super) fn tap_blocked(&self, client: ClientKey, bytes: usize) {
-        self.show(Target::Client(client), || Some(Event::Blocked { bytes }));
+        self.show(Target::Client(client), || Event::Blocked { bytes });
     }
 
     #[inline]
     pub(super) fn tap_drained(&self, client: ClientKey) {
-        self.show(Target::Client(client), || Some(Event::Drained));
+        self.show(Target::Client(client), || Event::Drained);
     }
 
     /// The last that a tap shows of a connection: it ends with it.
     #[inline]
     pub(super) fn tap_closed(&mut self, client: ClientKey, reason: CloseReason) {
-        self.show(Target::Client(client), || Some(Event::Closed { reason: reason.as_str() }));
+        self.show(Target::Client(client), || Event::Closed { reason: reason.as_str() });
         self.taps.all.retain(|active| active.target != Target::Client(client));
     }
 }

@@ -366,7 +366,7 @@ fn a_binary_message_is_refused_with_1003_and_an_unmasked_frame_with_1002() {
     }
 }
 
-/// A gateway of one shard, with a clock of its own.
+/// One shard of a gateway, usually the only one, with a clock of its own.
 pub(super) struct World {
     pub(super) shard: Shard,
     hub: Arc<Hub>,
@@ -383,7 +383,17 @@ impl World {
 
     pub(super) fn with(options: hub::Options) -> Self {
         let (outlet, inbox) = Inbox::pair(Limits::default());
-        let hub = Hub::new(vec![outlet], options, Clock::start());
+        Self::of(ShardIndex(0), &Hub::new(vec![outlet], options, Clock::start()), inbox)
+    }
+
+    /// Two shards of one gateway.
+    pub(super) fn pair() -> [Self; 2] {
+        let [(one, first), (other, second)] = [(); 2].map(|()| Inbox::pair(Limits::default()));
+        let hub = Hub::new(vec![one, other], hub::Options::default(), Clock::start());
+        [Self::of(ShardIndex(0), &hub, first), Self::of(ShardIndex(1), &hub, second)]
+    }
+
+    fn of(index: ShardIndex, hub: &Arc<Hub>, inbox: Inbox) -> Self {
         let options = Arc::new(Options {
             message_bytes: 64 << 10,
             outbound_bytes: 1 << 20,
@@ -392,8 +402,8 @@ impl World {
             session: session::Limits::default(),
             node: NodeId::parse("node").unwrap(),
         });
-        let shard = Shard::new(ShardIndex(0), options, Arc::clone(&hub));
-        Self { shard, hub, inbox, gate: Gate::new(1_000_000), ids: 0, now: 0 }
+        let shard = Shard::new(index, options, Arc::clone(hub));
+        Self { shard, hub: Arc::clone(hub), inbox, gate: Gate::new(1_000_000), ids: 0, now: 0 }
     }
 
     pub(super) fn enter(&mut self, user: &str) -> ClientKey {
@@ -416,7 +426,7 @@ impl World {
         self.shard.core.clients[client].queue.as_ref().map_or(0, |queue| queue.backlog().bytes())
     }
 
-    fn leave(&mut self, client: ClientKey) {
+    pub(super) fn leave(&mut self, client: ClientKey) {
         self.shard.core.lost(client, CloseReason::Client);
         while let Some(gone) = self.shard.core.next_gone() {
             self.shard.core.remove(gone);

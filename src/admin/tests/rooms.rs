@@ -18,14 +18,14 @@ fn room(name: Option<&str>, members: usize, messages: u64) -> Room {
 
 fn shard(limit: usize, rooms: Vec<Room>) -> Shard {
     Shard::answering(move |question| match question {
-        Question::Rooms { limit: asked, answer } => {
+        Question::Rooms { limit: asked, answer, .. } => {
             assert_eq!(asked, limit);
             let mut hot: Vec<_> = rooms.iter().filter(|room| room.recent.messages > 0).cloned().collect();
             hot.sort_by_key(|room| Reverse(room.recent.messages));
             hot.truncate(limit);
             answer.send(hot).unwrap();
         }
-        Question::RoomsNamed { names, answer } => {
+        Question::RoomsNamed { names, answer, .. } => {
             let named = rooms.iter().filter(|room| names.contains(&room.room));
             answer.send(named.cloned().collect()).unwrap();
         }
@@ -34,9 +34,10 @@ fn shard(limit: usize, rooms: Vec<Room>) -> Shard {
 }
 
 #[test]
-fn counts_the_part_of_a_shard_on_which_the_room_is_not_hot() {
-    let first = vec![room(Some("wide"), 10, 3)];
-    let second = vec![room(Some("loud"), 1, 31), room(Some("wide"), 9, 3)];
+fn counts_the_members_on_a_shard_that_has_hotter_rooms_to_name() {
+    let wide = room(Some("wide"), 19, 3);
+    let first = vec![Room { members: 10, ..wide.clone() }];
+    let second = vec![room(Some("loud"), 1, 31), Room { members: 9, ..wide }];
     let world = gateway_of(vec![shard(1, first), shard(1, second)]);
 
     let (_, answer) = world.get("/debug/rooms?k=1");
@@ -48,8 +49,9 @@ fn counts_the_part_of_a_shard_on_which_the_room_is_not_hot() {
 
 #[test]
 fn prints_the_hottest_rooms_of_all_shards_for_prometheus() {
-    let first = vec![room(Some("a\"b"), 3, 9), room(None, 10, 1)];
-    let second = vec![room(Some("a\"b"), 2, 8), room(Some("cold"), 7, 0)];
+    let both = room(Some("a\"b"), 5, 9);
+    let first = vec![Room { members: 3, ..both.clone() }, room(None, 10, 1)];
+    let second = vec![Room { members: 2, ..both }, room(Some("cold"), 7, 0)];
     let world = gateway_of(vec![shard(10, first), shard(10, second)]);
 
     let (status, answer) = world.ask("GET", "/metrics/rooms");
@@ -63,7 +65,7 @@ fn prints_the_hottest_rooms_of_all_shards_for_prometheus() {
         r#"fanfare_room_published_bytes_total{room=""} 100"#,
         r#"fanfare_room_published_bytes_total{room="a\"b"} 900"#,
         r#"fanfare_room_deliveries_total{room=""} 10"#,
-        r#"fanfare_room_deliveries_total{room="a\"b"} 43"#,
+        r#"fanfare_room_deliveries_total{room="a\"b"} 45"#,
         r#"fanfare_room_members{room=""} 10"#,
         r#"fanfare_room_members{room="a\"b"} 5"#,
         r#"fanfare_room_queue_age_seconds{room=""} 0"#,

@@ -25,15 +25,14 @@ impl Driver {
             Question::Closed { limit, answer } => {
                 let _ = answer.send(self.shard.core.closed(limit));
             }
-            Question::Rooms { limit, answer } => {
-                let rooms = RoomScan::new(&self.shard.core, limit);
+            Question::Rooms { limit, now, answer } => {
+                let rooms = RoomScan::new(&self.shard.core, limit, now);
                 self.scans.push_back(Scan { rooms, answer });
             }
-            Question::RoomsNamed { names, answer } => {
-                let _ = answer.send(self.shard.core.rooms_named(&names));
+            Question::RoomsNamed { names, now, answer } => {
+                let _ = answer.send(self.shard.core.rooms_named(&names, now));
             }
             Question::Tap(tap) => self.shard.core.add_tap(tap),
-            Question::Untap(id) => self.shard.core.taps.remove(id),
         }
     }
 

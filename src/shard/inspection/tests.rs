@@ -7,7 +7,7 @@ use super::super::backlog::Lane;
 use super::super::tests::{World, counted, frame, masked};
 use super::*;
 use crate::id::{ClientId, RoomId};
-use crate::inspect::{Event, Subject, TapId, TapReader, tap};
+use crate::inspect::{Event, Subject, TapReader, tap};
 use crate::metrics::{CloseReason, CloseSent, ReceivedClose, RejectReason, Source};
 
 const SECOND: u64 = 1_000_000_000;
@@ -192,7 +192,7 @@ fn publish(world: &mut World, client: ClientKey, load: impl Iterator<Item = (usi
 }
 
 fn all_rooms(core: &Core, limit: usize) -> Vec<Room> {
-    let mut scan = RoomScan::new(core, limit);
+    let mut scan = RoomScan::new(core, limit, core.time);
     loop {
         if let Some(found) = scan.step(core) {
             return found;
@@ -240,6 +240,41 @@ fn the_hottest_of_very_many_rooms_are_found_by_each_measure() {
 }
 
 #[test]
+fn each_shard_knows_how_hot_a_room_is_everywhere_whoever_has_left_it() {
+    let [mut here, mut there] = World::pair();
+    let ann = here.enter("ann");
+    for room in 0..10 {
+        here.say(ann, &format!(r#"{{"type":"join","room_id":{room}}}"#));
+    }
+    let few: Vec<_> = (0..3).map(|number| there.enter(&format!("user-{number}"))).collect();
+    for client in &few {
+        there.say(*client, r#"{"type":"join","room_id":7}"#);
+    }
+    publish(&mut here, ann, (0..10).map(|room| (room, if room == 7 { 2 } else { 5 }, 1)));
+    there.deliver();
+
+    let found = all_rooms(&here.shard.core, 1);
+    let seven = |world: &World| {
+        world
+            .shard
+            .core
+            .rooms_named(&[Some(RoomId::from_u64(7))], 0)
+            .pop()
+            .map(|room| (room.messages, room.deliveries))
+    };
+
+    assert!(
+        found.iter().any(|room| room.room == Some(RoomId::from_u64(7))),
+        "its members are mostly elsewhere"
+    );
+    assert_eq!((seven(&here), seven(&there)), (Some((2, 8)), Some((2, 8))));
+    for client in few {
+        there.leave(client);
+    }
+    assert_eq!((seven(&here), seven(&there)), (Some((2, 8)), None));
+}
+
+#[test]
 fn a_room_is_not_missed_when_others_end_during_the_look() {
     let mut world = World::new();
     let (ann, ben) = (world.enter("ann"), world.enter("ben"));
@@ -256,7 +291,7 @@ fn a_room_is_not_missed_when_others_end_during_the_look() {
     let last = rooms - 1;
     publish(&mut world, ben, [(1, 5, 1), (last, 4, 1), (3, 3, 1)].into_iter());
 
-    let mut scan = RoomScan::new(&world.shard.core, 3);
+    let mut scan = RoomScan::new(&world.shard.core, 3, 0);
     assert_eq!(scan.step(&world.shard.core), None);
     // The room at the end, which was looked at, takes the place of one that was not.
     world.say(ann, r#"{"type":"leave","room_id":0}"#);
@@ -295,7 +330,7 @@ fn events(reader: &mut TapReader) -> Vec<Event> {
 fn a_tapped_room_shows_who_comes_and_goes_and_what_is_said() {
     let mut world = World::new();
     let (ann, ben) = (world.enter("ann"), world.enter("ben"));
-    let (shown, mut reader) = tap(TapId(1), Subject::Room(RoomId::from_u64(5)), Counter::noop());
+    let (shown, mut reader) = tap(Subject::Room(Some(RoomId::from_u64(5))), Counter::noop());
     world.shard.core.add_tap(shown);
     world.say(ann, r#"{"type":"join","room_id":5}"#);
     world.say(ben, r#"{"type":"join","room_id":6}"#);
@@ -313,9 +348,11 @@ fn a_tapped_room_shows_who_comes_and_goes_and_what_is_said() {
     let Event::Message { offset: 1, members: 1, text, .. } = &shown[2] else { panic!("{shown:?}") };
     assert!(text.contains(r#""content":"hello""#), "{text}");
 
-    world.shard.core.taps.remove(TapId(1));
-    world.say(ben, r#"{"type":"leave","room_id":5}"#);
-    assert_eq!(events(&mut reader), []);
+    let (shown, mut reader) = tap(Subject::Room(None), Counter::noop());
+    world.shard.core.add_tap(shown);
+    world.enter("cat");
+    let shown = events(&mut reader);
+    assert!(matches!(&shown[..], [Event::Tapped { members: 2 }, Event::Joined { .. }]), "{shown:?}");
 }
 
 #[test]
@@ -323,7 +360,7 @@ fn a_tapped_connection_shows_what_it_says_and_is_given_until_it_ends() {
     let mut world = World::new();
     let ann = world.enter("ann");
     world.notices();
-    let (shown, mut reader) = tap(TapId(1), Subject::Connection(ClientId(1)), Counter::noop());
+    let (shown, mut reader) = tap(Subject::Connection(ClientId(1)), Counter::noop());
     world.shard.core.add_tap(shown);
     world.say(ann, r#"{"type":"join","room_id":5}"#);
     world.say(ann, r#"{"type":"message","room_id":5,"content":"x"}"#);
@@ -344,11 +381,11 @@ fn a_tapped_connection_shows_what_it_says_and_is_given_until_it_ends() {
 #[test]
 fn a_tap_on_a_connection_that_is_not_here_is_not_kept() {
     let mut world = World::new();
-    let (shown, reader) = tap(TapId(1), Subject::Connection(ClientId(9)), Counter::noop());
+    let (shown, reader) = tap(Subject::Connection(ClientId(9)), Counter::noop());
     world.shard.core.add_tap(shown);
     assert!(world.shard.core.taps.is_empty());
 
-    let (shown, gone) = tap(TapId(2), Subject::Room(RoomId::from_u64(5)), Counter::noop());
+    let (shown, gone) = tap(Subject::Room(Some(RoomId::from_u64(5))), Counter::noop());
     world.shard.core.add_tap(shown);
     drop((reader, gone));
     world.shard.core.taps.prune();

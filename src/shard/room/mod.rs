@@ -10,11 +10,12 @@ pub(super) mod tests;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::id::ClientKey;
 use crate::inbox::{Origin, Publication};
 
-use super::batch::{Flight, Open, Part};
+use super::batch::{Flight, Open, Part, count_for};
 
 /// What is special about a member; nearly all are plain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,28 @@ pub struct Member {
     pub after: u64,
     /// How.
     pub flags: Flags,
+    /// The client's own place for this membership; means nothing to the room.
+    pub slot: u32,
+}
+
+/// What follows when a member leaves.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Publications on their way to it, which it is not given.
+    pub missed: usize,
+    /// Others that have another place from here on.
+    pub moved: SmallVec<[Moved; 2]>,
+}
+
+/// A member that has another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Who.
+    pub client: ClientKey,
+    /// As in [`Member::slot`].
+    pub slot: u32,
+    /// The place.
+    pub index: u32,
 }
 
 /// What is to be done next for a room.
@@ -158,21 +181,22 @@ impl Room {
         }
     }
 
-    /// Adds a member that is given what has an offset above `after` and is not complete yet; returns its place.
-    pub fn join(&mut self, client: ClientKey, after: u64, flags: Flags) -> u32 {
-        self.members.push(Member { client, after, flags });
+    /// Adds a member that is given what has an offset above its `after` and is not complete yet; returns its place.
+    pub fn join(&mut self, member: Member) -> u32 {
+        self.members.push(member);
         place(self.members.len() - 1)
     }
 
-    /// Removes the member at `index`, and tells which others (at most two) have what place from here on.
+    /// Removes the member at `index`.
     ///
     /// # Panics
     ///
     /// When there is no such member.
-    pub fn leave(&mut self, index: u32) -> impl Iterator<Item = (ClientKey, u32)> + use<> {
+    pub fn leave(&mut self, index: u32) -> Left {
+        let index = index as usize;
+        let missed = self.missed_by(index);
         // A hole among those served is filled with the last one served, so that the last member, who may not
         // have been, comes to stand behind them.
-        let index = index as usize;
         let mut hole = index;
         if index < self.cursor {
             self.cursor -= 1;
@@ -180,9 +204,29 @@ impl Room {
             self.members[index] = self.members[hole];
         }
         self.members.swap_remove(hole);
-        let now_at = |index: usize| self.members.get(index).map(|member| (member.client, place(index)));
+        let now_at = |index: usize| {
+            let Member { client, slot, .. } = *self.members.get(index)?;
+            Some(Moved { client, slot, index: place(index) })
+        };
         let into_index = if hole == index { None } else { now_at(index) };
-        [into_index, now_at(hole)].into_iter().flatten()
+        Left { missed, moved: [into_index, now_at(hole)].into_iter().flatten().collect() }
+    }
+
+    /// How much is on its way to the member at `index`.
+    fn missed_by(&self, index: usize) -> usize {
+        let member = self.members[index];
+        let flight = self.flight.as_ref().filter(|_| index >= self.cursor).map(|flight| &flight.marks);
+        let batches = flight.into_iter().chain(self.waiting.iter().map(|open| &open.marks));
+        batches.map(|marks| count_for(marks, member)).sum()
+    }
+
+    /// Has the member at `index` remember another [`Member::slot`].
+    ///
+    /// # Panics
+    ///
+    /// When there is no such member.
+    pub fn set_slot(&mut self, index: u32, slot: u32) {
+        self.members[index as usize].slot = slot;
     }
 
     /// Has the member at `index` left out of the publications that exclude it.

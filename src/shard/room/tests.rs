@@ -76,7 +76,7 @@ fn without_members_all_is_dropped_at_once() {
     append_text(&mut room, 1, &"1".repeat(60));
     append_text(&mut room, 2, &"2".repeat(60));
     room.next_step();
-    assert_eq!(room.leave(0).count(), 0);
+    assert_eq!(room.leave(0), Left { missed: 1, moved: SmallVec::new() });
 
     let completed = Completed { bytes: 124, publications: 2, recipients: 1, deliveries: 1, read_at: 10 };
     assert_eq!(room.next_step(), Step::Complete(completed));
@@ -116,6 +116,7 @@ struct Model {
 
 struct Expectation {
     index: u32,
+    slot: u32,
     is_personal: bool,
     expected: Vec<u64>,
     given: Vec<u64>,
@@ -145,20 +146,26 @@ impl Model {
             }
             Event::Join { behind, flags } => {
                 let (client, after) = (self.slab.insert(()), self.appended.saturating_sub(behind));
-                let index = room.join(client, after, Flags(flags));
+                // Any number will do that is the member's own.
+                let slot = u32::try_from(self.slab.len()).unwrap();
+                let index = room.join(Member { client, after, flags: Flags(flags), slot });
                 let offsets = self.pending.iter().map(|(offset, _)| *offset);
                 let expected = offsets.filter(|offset| *offset > after).collect();
                 let is_personal = Flags(flags).has(Flags::PERSONAL);
-                let member = Expectation { index, is_personal, expected, given: Vec::new() };
+                let member = Expectation { index, slot, is_personal, expected, given: Vec::new() };
                 self.members.insert(client, member);
             }
             Event::Leave(choice) => {
                 let Some(client) = self.member(choice) else { return };
                 let member = self.members.remove(&client).unwrap();
                 assert!(member.expected.starts_with(&member.given));
-                for (moved, index) in room.leave(member.index) {
-                    assert_ne!(self.members[&moved].index, index, "told of a move that was none");
-                    self.members.get_mut(&moved).unwrap().index = index;
+                let left = room.leave(member.index);
+                assert_eq!(left.missed, member.expected.len() - member.given.len());
+                for Moved { client, slot, index } in left.moved {
+                    let moved = self.members.get_mut(&client).unwrap();
+                    assert_eq!(moved.slot, slot);
+                    assert_ne!(moved.index, index, "told of a move that was none");
+                    moved.index = index;
                 }
             }
             Event::SetPersonal(choice) => {
@@ -217,7 +224,7 @@ proptest! {
 pub(in crate::shard) fn room_of<const N: usize>(flags: Flags) -> (Room, [ClientKey; N]) {
     let (mut room, clients) = (Room::new(BATCH_BYTES), clients());
     for client in clients {
-        room.join(client, 0, flags);
+        room.join(Member { client, after: 0, flags, slot: 0 });
     }
     (room, clients)
 }
