@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use crate::id::{ClientId, RoomId, UserId};
+use crate::inspect::Subject;
 use crate::percent;
 
 use super::answer::Refusal;
@@ -61,16 +62,20 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The name of a room, if the parameter is there; none for an empty one, as the room of everyone has no name.
+    /// The room of this name, if the parameter is there; the room of everyone when it is empty, as that has no name.
     ///
     /// # Errors
     ///
     /// A [`Refusal`] when no room can be called so.
-    pub(super) fn room(&self, name: &str) -> Result<Option<Option<RoomId>>, Refusal> {
-        let parse = |value: &&str| RoomId::parse(value).map_err(|_| not_a_name(name, value));
-        self.value(name)
-            .map(|value| Some(value).filter(|value| !value.is_empty()).as_ref().map(parse).transpose())
-            .transpose()
+    pub(super) fn room(&self, name: &str) -> Result<Option<Subject>, Refusal> {
+        match self.value(name) {
+            None => Ok(None),
+            Some("") => Ok(Some(Subject::Room(None))),
+            Some(value) => {
+                let id = RoomId::parse(value).map_err(|_| not_a_name(name, value))?;
+                Ok(Some(Subject::Room(Some(id))))
+            }
+        }
     }
 
     /// The name of a user, if the parameter is there.
@@ -123,7 +128,8 @@ mod tests {
     fn decodes_names_of_any_script() {
         let query = Query::parse(Some("room=caf%C3%A9+%2B%20%25&user=%e2%82%ac"), &["room", "user"]).unwrap();
 
-        assert_eq!(query.room("room").unwrap(), Some(Some(RoomId::parse("café + %").unwrap())));
+        let room = Subject::Room(Some(RoomId::parse("café + %").unwrap()));
+        assert_eq!(query.room("room").unwrap(), Some(room));
         assert_eq!(query.user("user").unwrap(), Some(UserId::parse("€").unwrap()));
         assert_eq!(query.client("connection").unwrap(), None);
     }
@@ -175,7 +181,11 @@ mod tests {
         let query = Query::parse(Some(&long), &["room"]).unwrap();
         assert!(message(&query.room("room").unwrap_err()).ends_with("must be 1 to 128 bytes of UTF-8"));
         let query = Query::parse(Some("room=&user="), &["room", "user"]).unwrap();
-        assert_eq!(query.room("room").unwrap(), Some(None), "the room of everyone has no name");
+        assert_eq!(
+            query.room("room").unwrap(),
+            Some(Subject::Room(None)),
+            "the room of everyone has no name"
+        );
         assert!(message(&query.user("user").unwrap_err()).ends_with("must be 1 to 128 bytes of UTF-8"));
     }
 }

@@ -61,7 +61,7 @@ const KIND: &str = "text/event-stream";
 
 fn subject(query: &Query<'_>) -> Result<Subject, Refusal> {
     match (query.room("room")?, query.client("connection")?) {
-        (Some(room), None) => Ok(Subject::Room(room)),
+        (Some(room), None) => Ok(room),
         (None, Some(client)) => Ok(Subject::Connection(client)),
         _ => Err(Refusal::bad_request("exactly one of room= and connection= is needed".to_owned())),
     }

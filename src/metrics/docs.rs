@@ -46,7 +46,8 @@ Everything that `GET /metrics` on the admin listener says, in the Prometheus tex
 `src/metrics/table.rs`. Units are base units. All series are there from the first scrape on, at zero. Labels have the
 values listed here and no others: no room, user, address or code that a client chose becomes a series of `/metrics`.
 Only those of requests to the admin listener come with the first request of their kind. Counts are at most 50 ms behind
-while a shard is busy, and exact when it is not; the age of the oldest that waits is looked at once a second.
+while a shard is busy, and exact when it is not; the oldest that waits and the largest queue are looked for ten times a
+second, or once when more than 1000 clients of a shard are behind.
 ";
 
 const ROOMS: &str = "\
@@ -55,10 +56,8 @@ that are the hottest lately by messages, by bytes, by fan-out and by queue age, 
 that there are at most 4 k rooms with 5 series each, however many rooms there are. *Lately* halves
 every 30 seconds.
 
-With one shard the lists are exact. With several, each names its own first `k`: a room whose members are spread over them
-may be in none by fan-out. A shard counts a room from its first member there until the last one leaves, so that with
-several shards a counter falls when a room leaves one of them, and `rate()` then shows too much.
-
+The lists are exact, and so are the counts, over all shards: they are the room's own, from its first member to its last.
+When the last one leaves, the room is forgotten; one of the same name begins again at 0.
 ";
 
 fn unit(metric: &Metric) -> &'static str {

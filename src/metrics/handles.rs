@@ -91,6 +91,8 @@ pub struct ShardMetrics {
     pub stages: Family<Source, Family<Stage, Histogram>>,
     /// Bytes in the backlogs of this shard.
     pub queue_bytes: Gauge,
+    /// Bytes that wait for the client for which most wait.
+    pub queue_largest: Gauge,
     /// Messages in them.
     pub queue_messages: Gauge,
     /// Connections of this shard with a backlog.
@@ -148,6 +150,7 @@ impl ShardMetrics {
             delivery: recorder.own_histograms(&table::DELIVERY),
             stages: Family::new(stages),
             queue_bytes: recorder.gauge(&table::QUEUE_BYTES, &shard),
+            queue_largest: recorder.gauge(&table::QUEUE_LARGEST, &shard),
             queue_messages: recorder.gauge(&table::QUEUE_MESSAGES, &shard),
             backlogged: recorder.gauge(&table::BACKLOGGED, &shard),
             slow: recorder.gauge(&table::SLOW, &shard),

@@ -198,13 +198,15 @@ table! {
             "Time from reading a message to its acceptance by the socket of a recipient that was not behind, for the first and the last recipient of a batch and some between; the sum of the stages ingress, inbox and fan_out.";
         STAGE: Kind::ShardHistogram(LATENCY), "fanfare_delivery_stage_duration_seconds", Some(Unit::Seconds),
             [listed::<Source>(), listed::<Stage>()],
-            "Where delivery takes its time: ingress (read, parsed, given to the shards), inbox (until the recipient's shard took it), fan_out (until the recipient's socket had it); or instead of being written, client_queue (until a socket that was full took it).";
+            "Where delivery takes its time: ingress (read, parsed, given to the shards), inbox (until the recipient's shard took it), fan_out (until the recipient's socket had it); or instead of being written, client_queue (until a socket that was full took it; what is dropped with a slow client never was).";
     }
     "Backpressure" {
         QUEUE_BYTES: Kind::Gauge, "fanfare_outbound_queue_bytes", Some(Unit::Bytes), [SHARD],
             "Bytes that wait for clients whose sockets are full.";
         QUEUE_MESSAGES: Kind::Gauge, "fanfare_outbound_queue_messages", Some(Unit::Count), [SHARD],
             "Messages that wait for clients whose sockets are full.";
+        QUEUE_LARGEST: Kind::Gauge, "fanfare_outbound_queue_largest_bytes", Some(Unit::Bytes), [SHARD],
+            "Bytes that wait for the client for which most wait.";
         QUEUE_AGE: Kind::Gauge, "fanfare_outbound_queue_oldest_age_seconds", Some(Unit::Seconds), [SHARD],
             "How long the oldest of what waits for clients has been waiting; 0 when nothing waits.";
         QUEUE_LIMIT: Kind::Gauge, "fanfare_outbound_queue_limit_bytes", Some(Unit::Bytes), [],

@@ -11,7 +11,7 @@ use crate::ws::CloseCode;
 use super::backlog::{Backlog, Lane, Overflow, Stamp};
 use super::client::{Client, Stage};
 use super::counts::Counts;
-use super::queue::{Load, Queue};
+use super::queue::{Load, Queue, Worst};
 use super::room::{self, Step, Trace};
 use super::state::{Core, Notice};
 
@@ -252,10 +252,10 @@ impl Core {
         }
     }
 
-    /// Since when the oldest that waits for any client has been waiting.
-    pub(super) fn oldest_queued(&self) -> Option<u64> {
-        let queue = |key: &ClientKey| self.clients[*key].queue.as_ref();
-        self.backlogged.iter().filter_map(queue).filter_map(|queue| queue.backlog().oldest()).min()
+    /// The worst of what waits for clients, over all of them.
+    pub(super) fn worst_queues(&self) -> Worst {
+        let queues = self.backlogged.iter().filter_map(|key| self.clients[*key].queue.as_ref());
+        queues.fold(Worst::default(), |worst, queue| worst.or(queue.backlog()))
     }
 
     /// Changes a client's queue, and with it the sum over all.

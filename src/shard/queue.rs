@@ -23,6 +23,23 @@ pub(super) struct Load {
     pub(super) slow: usize,
 }
 
+/// The worst over queues, which need not be of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Worst {
+    /// The most bytes.
+    pub(super) bytes: usize,
+    /// Since when the oldest has been waiting, in nanoseconds.
+    pub(super) oldest_at: Option<u64>,
+}
+
+impl Worst {
+    /// With one more queue.
+    pub(super) fn or(self, backlog: &Backlog) -> Self {
+        let oldest_at = self.oldest_at.into_iter().chain(backlog.oldest()).min();
+        Self { bytes: self.bytes.max(backlog.bytes()), oldest_at }
+    }
+}
+
 impl Queue {
     pub(super) fn new(backlog: Backlog, messages: usize, place: u32) -> Self {
         Self { backlog, messages, place }

@@ -82,6 +82,11 @@ impl Report {
         self.metrics.lag.record(nanoseconds);
     }
 
+    /// Says how many bytes wait for the client for which most wait.
+    pub(super) fn largest_queue(&self, bytes: usize) {
+        self.metrics.queue_largest.set(count(bytes));
+    }
+
     /// Counts time in which the shard did not sleep, in nanoseconds.
     pub(super) fn busy(&self, nanoseconds: u64) {
         self.metrics.busy.add(nanoseconds);

@@ -69,6 +69,29 @@ fn who_leaves_between_two_slices_gets_nothing_more_and_nobody_is_skipped() {
 }
 
 #[test]
+fn what_was_on_its_way_to_a_member_that_is_closed_counts_as_dropped_but_not_for_one_that_leaves() {
+    let mut world = World::new();
+    let members = ["ann", "ben", "cat", "dan"].map(|user| world.enter(user));
+    for member in members {
+        world.say(member, r#"{"type":"join","room_id":5}"#);
+    }
+    for _ in 0..3 {
+        world.say(members[0], r#"{"type":"message","room_id":5,"content":"hello"}"#);
+    }
+    world.apply();
+    let served = world.deliver_one().unwrap();
+    let mut others = members.into_iter().filter(|member| *member != served);
+    world.leave(others.next().unwrap());
+    world.leave(served);
+    world.say(others.next().unwrap(), r#"{"type":"leave","room_id":5}"#);
+    let last = others.next().unwrap();
+    assert_eq!(world.deliver_one(), Some(last));
+    assert_eq!(world.deliver_one(), None);
+
+    assert_eq!(counted(&mut world.shard.core.counts.dropped), [(DropReason::Closing, 3)]);
+}
+
+#[test]
 fn pings_are_spread_but_go_out_in_groups() {
     let mut world = World::new();
     for number in 0..500 {

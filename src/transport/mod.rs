@@ -3,7 +3,7 @@
 //! Reading and writing go through [`Transport`]; nothing above knows which kind it is.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use mio::event::Source;
@@ -80,17 +80,42 @@ impl Transport {
         }
     }
 
-    /// The other end; none when the connection is broken.
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        match &self.0 {
-            Kind::Plain(stream) => stream.peer_addr().ok(),
-        }
-    }
-
     fn source(&mut self) -> &mut TcpStream {
         match &mut self.0 {
             Kind::Plain(stream) => stream,
         }
+    }
+}
+
+/// The other end of a connection, in 18 bytes. An IPv4 address is mapped into IPv6 (RFC 4291 section 2.5.5.2), an IPv6 address
+/// has no scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    ip: [u8; 16],
+    /// 0 when nothing is known.
+    port: u16,
+}
+
+impl Peer {
+    /// That of an open socket; nothing when it is broken already.
+    pub fn of(stream: &std::net::TcpStream) -> Self {
+        stream.peer_addr().map(Self::from).unwrap_or_default()
+    }
+
+    /// Its address, if that is known.
+    pub fn addr(self) -> Option<SocketAddr> {
+        let ip = IpAddr::from(self.ip).to_canonical();
+        (self.port != 0).then(|| SocketAddr::new(ip, self.port))
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Self {
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { ip: ip.octets(), port: addr.port() }
     }
 }
 
@@ -137,6 +162,21 @@ mod tests {
         let mut buffer = [0; 16];
         assert_eq!(transport.read(&mut buffer).unwrap(), 4);
         assert_eq!(&buffer[..4], b"back");
+    }
+
+    #[test]
+    fn a_peer_is_known_by_its_address_of_either_kind_or_not_at_all() {
+        for addr in ["192.0.2.1:443", "[2001:db8::1]:65535"] {
+            let addr: SocketAddr = addr.parse().unwrap();
+            assert_eq!(Peer::from(addr).addr(), Some(addr));
+        }
+        let mapped = Peer::from("[::ffff:192.0.2.1]:443".parse::<SocketAddr>().unwrap());
+        assert_eq!(
+            mapped.addr(),
+            Some("192.0.2.1:443".parse().unwrap()),
+            "as a socket for both kinds says it"
+        );
+        assert_eq!(Peer::default().addr(), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::http;
 use crate::metrics::CloseReason;
 use crate::session::{Permissions, Session};
-use crate::transport::Transport;
+use crate::transport::{Peer, Transport};
 
 use super::super::state::Newcomer;
 use super::{Driver, Handshake, Socket};
@@ -54,6 +54,7 @@ impl Driver {
         let permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
         let session = Session::new(id, claims.user, permissions, upgraded.ndjson);
         let newcomer = Newcomer { session, endpoint: upgraded.endpoint, expires_in, permit };
+        let peer = Peer::of(&upgraded.stream);
         let mut transport = Transport::plain(upgraded.stream);
         let key = self.shard.core.admit(newcomer);
         let token = Token(usize::try_from(key.data().as_ffi()).expect("a 64-bit system"));
@@ -63,7 +64,7 @@ impl Driver {
             self.shard.core.lost(key, CloseReason::Internal);
             return;
         }
-        self.sockets.insert(key, Socket { transport, queued: false, ended: false });
+        self.sockets.insert(key, Socket { transport, queued: false, ended: false, peer });
         self.notices();
         if !read_ahead.is_empty() {
             self.shard.core.counts.wire_received += read_ahead.len() as u64;

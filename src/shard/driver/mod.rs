@@ -27,7 +27,7 @@ use crate::inbox::{Command, Inbox, Permit};
 use crate::inspect::Vitals;
 use crate::log::Repeats;
 use crate::metrics::{CloseReason, LabelValue as _};
-use crate::transport::{Transport, watch};
+use crate::transport::{Peer, Transport, watch};
 
 use super::Parts;
 use super::conversation::StillHeld;
@@ -66,8 +66,11 @@ const COMMANDS_PER_TURN: usize = 256;
 /// How often a shard shows that it comes round, and measures how late it does, in nanoseconds.
 const BEAT_EVERY: u64 = 100_000_000;
 
-/// How often a busy or idle shard looks for the oldest of what waits for its clients: every so many beats.
-const AGE_EVERY: u32 = 10;
+/// Clients that are behind, up to which a shard looks at each of their queues at every beat.
+const BEHIND_FEW: usize = 1000;
+
+/// How often it does with more of them: every so many beats.
+const MANY_BEHIND_EVERY: u32 = 10;
 
 /// A turn that begins so much later than it should tells of a process that was stopped, not of silent clients.
 const STANDSTILL: Duration = Duration::from_secs(1);
@@ -153,6 +156,8 @@ struct Socket {
     queued: bool,
     /// The peer has ended its side, so that only reading to the end tells.
     ended: bool,
+    /// Kept, since the system does not know it any more when the peer has reset the connection.
+    peer: Peer,
 }
 
 /// Whether the shard goes on.
@@ -318,9 +323,10 @@ impl Driver {
         self.vitals.beat(now);
         let core = &mut self.shard.core;
         core.taps.prune();
-        // To look for the oldest costs a look at each that is behind, which may be very many.
-        if core.backlogged.is_empty() || self.beats.is_multiple_of(AGE_EVERY) {
-            self.vitals.set_oldest_queued_at(core.oldest_queued());
+        if core.backlogged.len() <= BEHIND_FEW || self.beats.is_multiple_of(MANY_BEHIND_EVERY) {
+            let worst = core.worst_queues();
+            self.vitals.set_oldest_queued_at(worst.oldest_at);
+            self.report.largest_queue(worst.bytes);
         }
         self.beats = self.beats.wrapping_add(1);
     }
@@ -476,7 +482,7 @@ impl Driver {
     fn remember(&mut self) {
         for (key, closed) in self.shard.core.farewells.take_fresh() {
             closed.closed_at = Clock::since_epoch().as_secs_f64();
-            closed.peer = self.sockets.get(*key).and_then(|socket| socket.transport.peer_addr());
+            closed.peer = self.sockets.get(*key).and_then(|socket| socket.peer.addr());
             let (client, user, reason, detail) =
                 (closed.client_id, &closed.user, closed.reason.as_str(), &closed.detail);
             tracing::debug!(%client, %user, peer = ?closed.peer, reason, %detail, "a connection ended");

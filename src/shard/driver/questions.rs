@@ -37,7 +37,7 @@ impl Driver {
     }
 
     fn addressed(&self, key: ClientKey, connection: Connection) -> Connection {
-        let peer = self.sockets.get(key).and_then(|socket| socket.transport.peer_addr());
+        let peer = self.sockets.get(key).and_then(|socket| socket.peer.addr());
         Connection { peer, ..connection }
     }
 

@@ -34,6 +34,7 @@ fn lists_the_clients_with_most_waiting_first_and_what_is_known_of_them() {
     let users: Vec<_> = slowest.iter().map(|(_, connection)| connection.user.to_string()).collect();
     assert_eq!(users, ["b", "d"]);
     let queue = slowest[0].1.queue.unwrap();
+    assert_eq!(world.shard.core.worst_queues().bytes, queue.bytes);
     assert_eq!((queue.bytes, queue.messages), (frame(&"x".repeat(5000)).len() - 1, 1));
     assert_eq!(world.shard.core.connections(Which::Slowest(10)).len(), 4, "who keeps up is not slow");
 }
@@ -81,7 +82,7 @@ fn the_stall_of_a_client_shows_as_its_own_wait_and_as_the_age_of_the_oldest() {
     world.shard.core.enqueue(ann, frame("later"), Lane::Bulk, Some(Source::Client));
     world.shard.core.enqueue(ann, frame("a reply"), Lane::Control, None);
     world.tick(Duration::from_secs(13));
-    assert_eq!(world.shard.core.oldest_queued(), Some(10 * SECOND));
+    assert_eq!(world.shard.core.worst_queues().oldest_at, Some(10 * SECOND));
     let queue = world.shard.core.connections(Which::Keys(vec![ann]))[0].1.queue.unwrap();
     assert!((queue.oldest_seconds - 3.0).abs() < 1e-9);
 
@@ -90,7 +91,7 @@ fn the_stall_of_a_client_shows_as_its_own_wait_and_as_the_age_of_the_oldest() {
 
     let waits = &world.shard.core.counts.samples.client_queue[Source::Client];
     assert_eq!((waits.count(), waits.sum()), (2, (3 + 1) * SECOND), "of what somebody said, not of replies");
-    assert_eq!(world.shard.core.oldest_queued(), None);
+    assert_eq!(world.shard.core.worst_queues().oldest_at, None);
 }
 
 #[test]
