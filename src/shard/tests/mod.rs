@@ -1,25 +1,20 @@
 //! A shard without sockets or sleep: bytes, commands and the time go in, frames come out.
 
-use std::sync::Arc;
+mod world;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Clock;
-use crate::http::Endpoint;
-use crate::hub::{self, Hub};
-use crate::id::{ClientId, ClientKey, NodeId, ShardIndex, UserId};
-use crate::inbox::{Admission, Gate, Inbox, Limits};
-use crate::metrics::{CloseReason, DropReason, LabelValue};
-use crate::session::{self, Session};
-use crate::ws::{self, PreparedMessage};
+use crate::hub;
+use crate::id::ClientKey;
+use crate::metrics::DropReason;
 
 use super::backlog::Lane;
-use super::counts::Tally;
 use super::queue::Load;
-use super::state::{Newcomer, Shard};
 use super::wheel::TICK;
-use super::{Heartbeat, Options};
+
+pub(super) use world::{World, counted, frame, masked};
 
 #[test]
 fn a_message_to_a_room_reaches_every_member_and_its_sender_once() {
@@ -389,128 +384,6 @@ fn a_binary_message_is_refused_with_1003_and_an_unmasked_frame_with_1002() {
     }
 }
 
-/// One shard of a gateway, usually the only one, with a clock of its own.
-pub(super) struct World {
-    pub(super) shard: Shard,
-    hub: Arc<Hub>,
-    inbox: Inbox,
-    gate: Gate,
-    ids: u64,
-    pub(super) now: u64,
-}
-
-impl World {
-    pub(super) fn new() -> Self {
-        Self::with(hub::Options::default())
-    }
-
-    pub(super) fn with(options: hub::Options) -> Self {
-        let (outlet, inbox) = Inbox::pair(Limits::default());
-        Self::of(ShardIndex(0), &Hub::new(vec![outlet], options, Clock::start()), inbox)
-    }
-
-    /// Two shards of one gateway.
-    pub(super) fn pair() -> [Self; 2] {
-        let [(one, first), (other, second)] = [(); 2].map(|()| Inbox::pair(Limits::default()));
-        let hub = Hub::new(vec![one, other], hub::Options::default(), Clock::start());
-        [Self::of(ShardIndex(0), &hub, first), Self::of(ShardIndex(1), &hub, second)]
-    }
-
-    fn of(index: ShardIndex, hub: &Arc<Hub>, inbox: Inbox) -> Self {
-        let options = Arc::new(Options {
-            message_bytes: 64 << 10,
-            outbound_bytes: 1 << 20,
-            batch_bytes: 256 << 10,
-            heartbeat: Heartbeat::default(),
-            session: session::Limits::default(),
-            node: NodeId::parse("node").unwrap(),
-        });
-        let shard = Shard::new(index, options, Arc::clone(hub));
-        Self { shard, hub: Arc::clone(hub), inbox, gate: Gate::new(1_000_000), ids: 0, now: 0 }
-    }
-
-    pub(super) fn enter(&mut self, user: &str) -> ClientKey {
-        self.admit(user, Endpoint::Ws, false)
-    }
-
-    pub(super) fn enter_as(&mut self, endpoint: Endpoint, is_ndjson: bool) -> ClientKey {
-        self.admit("ann", endpoint, is_ndjson)
-    }
-
-    fn admit(&mut self, user: &str, endpoint: Endpoint, is_ndjson: bool) -> ClientKey {
-        self.ids += 1;
-        let Admission::Admitted(permit) = self.gate.admit() else { panic!("the gate is open") };
-        let session = Session::new(ClientId(self.ids), UserId::parse(user).unwrap(), None, is_ndjson);
-        self.shard.core.admit(Newcomer { session, endpoint, expires_in: None, permit })
-    }
-
-    /// The bytes that wait for a client.
-    pub(super) fn waiting(&self, client: ClientKey) -> usize {
-        self.shard.core.clients[client].queue.as_ref().map_or(0, |queue| queue.backlog().bytes())
-    }
-
-    pub(super) fn leave(&mut self, client: ClientKey) {
-        self.shard.core.lost(client, CloseReason::Client);
-        while let Some(gone) = self.shard.core.next_gone() {
-            self.shard.core.remove(gone);
-        }
-    }
-
-    pub(super) fn say(&mut self, client: ClientKey, text: &str) {
-        self.receive(client, &masked(0x81, text.as_bytes()));
-    }
-
-    pub(super) fn receive(&mut self, client: ClientKey, bytes: &[u8]) {
-        let mut replies = Vec::new();
-        self.shard.receive(client, &mut bytes.to_vec(), self.now, &mut replies);
-    }
-
-    pub(super) fn retry(&mut self) {
-        let mut replies = Vec::new();
-        for _ in 0..self.shard.core.held.len() {
-            let _ = self.shard.retry_held(&mut replies);
-        }
-    }
-
-    pub(super) fn apply(&mut self) {
-        let mut commands = std::collections::VecDeque::new();
-        self.inbox.take_all(&mut commands);
-        for command in commands {
-            self.shard.core.apply(command);
-        }
-    }
-
-    /// The next delivery, also when a large room has given way before it.
-    fn deliver_one(&mut self) -> Option<ClientKey> {
-        let core = &mut self.shard.core;
-        loop {
-            let delivery = core.next_delivery(&mut { usize::MAX });
-            if delivery.is_some() || !core.has_deliveries() {
-                return delivery.map(|delivery| delivery.client);
-            }
-        }
-    }
-
-    pub(super) fn deliver(&mut self) -> Vec<(ClientKey, Bytes)> {
-        self.apply();
-        let mut deliveries = Vec::new();
-        while let Some(client) = self.deliver_one() {
-            deliveries.push((client, self.shard.core.delivery_bytes().clone()));
-        }
-        deliveries
-    }
-
-    pub(super) fn notices(&mut self) -> Vec<(ClientKey, Bytes)> {
-        std::iter::from_fn(|| self.shard.core.next_notice().map(|notice| (notice.client, notice.frame)))
-            .collect()
-    }
-
-    pub(super) fn tick(&mut self, now: Duration) {
-        self.now = u64::try_from(now.as_nanos()).unwrap();
-        self.shard.core.tick(self.now, now.as_secs());
-    }
-}
-
 fn count(deliveries: &[(ClientKey, Bytes)], client: ClientKey, text: &str) -> usize {
     let mine = deliveries.iter().filter(|(to, _)| *to == client);
     mine.map(|(_, frames)| String::from_utf8_lossy(frames).matches(text).count()).sum()
@@ -519,26 +392,4 @@ fn count(deliveries: &[(ClientKey, Bytes)], client: ClientKey, text: &str) -> us
 fn close_code(frame: &[u8]) -> u16 {
     assert_eq!(frame[0], 0x88, "a Close frame");
     u16::from_be_bytes([frame[2], frame[3]])
-}
-
-/// A message as the gateway sends it.
-pub(super) fn frame(content: &str) -> Bytes {
-    PreparedMessage::text(format!(r#"{{"type":"message","content":"{content}"}}"#).as_bytes()).frame().clone()
-}
-
-pub(super) fn counted<L: LabelValue>(tally: &mut Tally<L>) -> Vec<(L, u64)> {
-    let mut counted = Vec::new();
-    tally.take(|label, count| counted.push((label, count)));
-    counted
-}
-
-/// A client's frame with a mask of zeros.
-pub(super) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    ws::encode_binary(&mut frame, payload);
-    frame[0] = first;
-    frame[1] |= 0x80;
-    let header = frame.len() - payload.len();
-    frame.splice(header..header, [0; 4]);
-    frame
 }
