@@ -39,9 +39,9 @@ class Promtool(unittest.TestCase):
 SECURED = {"AUTH__MODE": "jwt", "AUTH__SECRET": SECRET}
 
 
-def token(user):
-    """What the query must have for a secured gateway to let this user in."""
-    return "token=" + jwt.encode({"sub": user, "exp": int(time.time()) + 600}, SECRET)
+def token(user, secret=SECRET):
+    """What the query must have for a secured gateway to let this user in, if it has the same secret."""
+    return "token=" + jwt.encode({"sub": user, "exp": int(time.time()) + 600}, secret)
 
 
 def load(gateway, *arguments):
@@ -272,7 +272,7 @@ async def broken_authentication(gateway, over):
     while not over.is_set():
         for _ in range(5):
             with contextlib.suppress(InvalidStatus):
-                await Client.open(gateway, "token=broken.token.here")
+                await Client.open(gateway, token("ann", "the secret of another deployment: 0123456789abcdef"))
         await asyncio.sleep(0.2)
     await client.close()
 
