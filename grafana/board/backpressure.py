@@ -91,10 +91,11 @@ def board() -> Json:
                     Query(gauge("fanfare_outbound_queue_oldest_age_seconds", BY_SHARD), SHARD),
                 ),
                 graph(
-                    "Average queue, watermark and limit",
-                    "What waits for the average backlogged client; above the watermark it counts as slow, at the limit "
-                    "it is closed.",
+                    "Largest queue, average, watermark and limit",
+                    "What waits for the slowest client and for the average backlogged one; above the watermark it counts "
+                    "as slow, at the limit it is closed.",
                     "bytes",
+                    Query(gauge("fanfare_outbound_queue_largest_bytes", aggregation="max"), "largest queue"),
                     Query(
                         share(
                             gauge("fanfare_outbound_queue_bytes"),

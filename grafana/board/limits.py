@@ -12,13 +12,8 @@ INBOX = share(
     gauge("fanfare_shard_inbox_limit_bytes", NODE, aggregation="max"),
     NODE,
 )
-# What waits for the average client for which something waits; the fattest queue is in /debug/slow.
 QUEUE = share(
-    share(
-        gauge("fanfare_outbound_queue_bytes", NODE),
-        f"clamp_min({gauge('fanfare_backlogged_connections', NODE)}, 1)",
-        NODE,
-    ),
+    gauge("fanfare_outbound_queue_largest_bytes", NODE, aggregation="max"),
     gauge("fanfare_outbound_queue_limit_bytes", NODE),
     NODE,
 )
@@ -33,7 +28,7 @@ def bar(width: int = 8) -> Panel:
         "percentunit",
         Query(f"max ({CONNECTIONS})", "connections"),
         Query(f"max ({DESCRIPTORS})", "file descriptors"),
-        Query(f"max ({QUEUE})", "average client queue"),
+        Query(f"max ({QUEUE})", "largest client queue"),
         Query(f"max ({INBOX})", "fullest inbox"),
         steps=NEAR_LIMIT,
         width=width,
