@@ -92,8 +92,8 @@ def board() -> Json:
                 ),
                 graph(
                     "Largest queue, average, watermark and limit",
-                    "What waits for the slowest client and for the average backlogged one; above the watermark it counts "
-                    "as slow, at the limit it is closed.",
+                    "What waits for the slowest client and for the average backlogged one; above the watermark it "
+                    "counts as slow, at the limit it is closed.",
                     "bytes",
                     Query(gauge("fanfare_outbound_queue_largest_bytes", aggregation="max"), "largest queue"),
                     Query(
