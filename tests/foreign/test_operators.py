@@ -175,6 +175,14 @@ class WhoWasClosed(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(samples['fanfare_close_frames_received_total{class="normal"}'], 1)
             self.assertEqual(samples["fanfare_connection_duration_seconds_count"], 2)
 
+    async def test_a_connection_that_was_reset_is_listed_with_where_it_came_from(self):
+        with Gateway() as gateway:
+            torn = await Client.open(gateway, "user=torn")
+            host, port = torn.connection.local_address[:2]
+            torn.abort()
+            (closed,) = await poll_async("it is listed", lambda: ask(gateway, "/debug/closed")[1]["closed"])
+            self.assertEqual((closed["user"], closed["peer"]), ("torn", f"{host}:{port}"))
+
     async def test_a_connection_is_found_by_its_number_and_by_its_user(self):
         with Gateway() as gateway:
             phone, desk = await room_of(gateway, 5, "ann", "ann")
@@ -288,6 +296,38 @@ class HotRooms(unittest.IsolatedAsyncioTestCase):
             self.assertLessEqual(len(messages), 12, "three by each of four measures")
             self.assertNotIn("quiet", messages)
             self.assertIn("\nfanfare_rooms_missing_shards 0\n", page)
+
+    async def test_a_room_spread_over_shards_is_found_although_no_shard_has_many_of_its_members(self):
+        with Gateway("--shards", "4", LIMITS__ROOMS="1000") as gateway:
+            wide = [f"wide-{number}" for number in range(10)]
+            clients = await room_of(gateway, "lobby", *(f"user-{number}" for number in range(16)))
+            for client in clients:
+                for room in wide:
+                    await client.request(type="join", room_id=room)
+            # Each shard has rooms of one member that it delivers more to than to its four of a wide room.
+            for number in range(200):
+                speaker = clients[number % 16]
+                await speaker.send(type="join", room_id=f"narrow-{number}")
+                for _ in range(60):
+                    await speaker.send(type="message", room_id=f"narrow-{number}", content="x")
+            for client in clients:
+                await client.settled()
+            for room in wide:
+                for _ in range(10):
+                    await clients[0].request(type="message", room_id=room, content="x")
+
+            def counts():
+                rooms = ask(gateway, "/debug/rooms?k=10")[1]["rooms"]
+                return {room["room"]: (room["members"], room["messages"], room["deliveries"]) for room in rooms}
+
+            expected = {room: (16, 10, 160) for room in wide}
+            await poll_async("the wide ones", lambda: {room: counts().get(room) for room in wide} == expected)
+            for client in clients[1:]:
+                await client.settled()
+                await client.close()
+            await poll_async("all but one to leave", lambda: counts()[wide[0]][0] == 1)
+            after = await asyncio.to_thread(counts)
+            self.assertEqual({room: after.get(room) for room in wide}, {room: (1, 10, 160) for room in wide})
 
 
 class StoppedShards(unittest.IsolatedAsyncioTestCase):
