@@ -1,4 +1,5 @@
-//! What keeps a fault that comes ten thousand times a second from filling a disk with one line.
+//! What lines of the log have in common: how times are written, and that a fault which comes ten thousand times a second does
+//! not fill a disk with one line.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +32,11 @@ impl Repeats {
         state.said_at = Some(now);
         Some(std::mem::take(&mut state.left_out))
     }
+}
+
+/// A time as lines tell it: in seconds, to the millisecond.
+pub fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round() / 1e3
 }
 
 #[cfg(test)]

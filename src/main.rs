@@ -38,16 +38,17 @@ fn run(cli: Cli) -> Result<Vec<u8>, (u8, anyhow::Error)> {
     }
     let sources = cli.settings.into_sources(std::env::vars_os());
     let loaded = Config::load(&sources).map_err(|mistakes| (USAGE, mistakes.into()))?;
-    let warnings: Vec<_> = loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
-    complain(&warnings.join("\n"));
+    if matches!(cli.command, None | Some(Command::Serve)) {
+        log(&loaded.config);
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    } else {
+        loaded.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+    }
     match cli.command {
         Some(Command::Check) => Ok(b"the configuration is sound\n".to_vec()),
         Some(Command::Config { .. }) => Ok(loaded.to_toml().into_bytes()),
         Some(Command::Token(token)) => issue(token, &loaded).map_err(|error| (USAGE, error)),
-        _ => {
-            log(&loaded.config);
-            server::run(loaded.config).map(|()| Vec::new()).map_err(|error| (RUN_TIME, error.into()))
-        }
+        _ => server::run(loaded.config).map(|()| Vec::new()).map_err(|error| (RUN_TIME, error.into())),
     }
 }
 

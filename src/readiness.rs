@@ -44,13 +44,14 @@ struct Since {
 }
 
 impl Readiness {
-    /// Adds a cause, or gives it another detail; not ready from here on. `now` is in nanoseconds of the gateway's clock.
-    pub fn block(&self, cause: Cause, detail: impl Into<String>, now: u64) {
+    /// Adds a cause that has been there since `at`, in nanoseconds of the gateway's clock, or gives it another detail; not
+    /// ready from here on.
+    pub fn block(&self, cause: Cause, detail: impl Into<String>, at: u64) {
         let mut causes = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let detail = detail.into();
         match causes.get_mut(&cause) {
             Some(since) => since.detail = detail,
-            None => drop(causes.insert(cause, Since { detail, at: now })),
+            None => drop(causes.insert(cause, Since { detail, at })),
         }
     }
 

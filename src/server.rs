@@ -23,7 +23,7 @@ use crate::metrics::{
 };
 use crate::readiness::{Cause, Readiness};
 use crate::shard::{self, Parts};
-use crate::{auth, drain, http, inbox, watchdog};
+use crate::{auth, drain, http, inbox, log, watchdog};
 
 /// Descriptors of the process that serve no client: standard streams, listeners, scrapes, the control thread.
 const DESCRIPTORS_RESERVED: usize = 32;
@@ -114,9 +114,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     let accepting = ListenerMetrics::new(&recorder);
     let connections = connections_that_fit(config.listener.connections, config.shards);
     accepting.limit.set(count(connections));
-    metrics.queue_limit.set(count(config.shard.outbound_bytes));
-    metrics.queue_watermark.set(count(config.shard.watermark()));
-    metrics.inbox_limit.set(count(config.hub.inbox_bytes));
+    show_limits(&metrics, &config);
     let gate = Gate::new(connections);
     let _watchdog = start_watchdog(&config, watched, gate.clone(), ready.clone(), clock);
     log_start(&config, public, admin.addr(), connections);
@@ -129,7 +127,9 @@ async fn serve(config: Config) -> Result<(), Error> {
         _ = shards.join_next() => return Err(Error::ShardEnded),
         () = signals.next() => {}
     }
-    tracing::info!(connections = gate.open(), window = ?config.drain_window, "draining: all connections are closed");
+    let (connections, begun_at) = (gate.open(), clock.now());
+    let window_seconds = log::seconds(config.drain_window);
+    tracing::info!(connections, window_seconds, "draining: all connections are closed");
     ready.block(Cause::Draining, "the gateway is shutting down", clock.now());
     metrics.draining.set(1.0);
     signal.drain();
@@ -138,7 +138,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     tokio::select! {
         _ = &mut accept => {}
         _ = shards.join_next() => return Err(Error::ShardEnded),
-        () = emptied(&gate) => tracing::info!("drained"),
+        () = emptied(&gate) => log_drained(connections, clock.now() - begun_at),
         () = tokio::time::sleep(patience) => tracing::warn!(left = gate.open(), "some connections did not end in time"),
         () = signals.next() => tracing::warn!(left = gate.open(), "a second signal ends the drain"),
     }
@@ -164,6 +164,12 @@ fn log_start(config: &Config, public: SocketAddr, admin: SocketAddr, connections
     };
     let (shards, node) = (config.shards, &config.shard.node);
     tracing::info!(version, %node, %public, %admin, shards, connections, auth, "started");
+}
+
+/// The line that says how long it took to close so many connections, in nanoseconds.
+fn log_drained(connections: usize, took: u64) {
+    let seconds = log::seconds(Duration::from_nanos(took));
+    tracing::info!(connections, seconds, "drained");
 }
 
 fn bind(addr: SocketAddr) -> Result<Listener, Error> {
@@ -193,6 +199,13 @@ fn start_shards(
         })?);
     }
     Ok(threads)
+}
+
+/// Sets the gauges that stand beside those of what they bound.
+fn show_limits(metrics: &ServerMetrics, config: &Config) {
+    metrics.queue_limit.set(count(config.shard.outbound_bytes));
+    metrics.queue_watermark.set(count(config.shard.watermark()));
+    metrics.inbox_limit.set(count(config.hub.inbox_bytes));
 }
 
 /// Sets, at each scrape, the gauges of what others only count.
@@ -235,9 +248,10 @@ fn connections_that_fit(configured: usize, shards: usize) -> usize {
     // With very few descriptors half of them serve clients all the same.
     let fitting = descriptors.saturating_sub(reserved).max(descriptors / 2);
     if fitting < configured {
-        tracing::info!(
+        tracing::warn!(
             descriptors,
-            connections = fitting,
+            from = configured,
+            to = fitting,
             "limits.connections is lowered to what the limit of open files allows"
         );
     }

@@ -8,6 +8,7 @@ mod answer;
 mod ask;
 mod connections;
 mod health;
+mod places;
 mod process;
 mod query;
 mod rooms;

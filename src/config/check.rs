@@ -79,6 +79,14 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
             "is not used: `auth.mode` is \"none\", tokens are not looked at".to_owned(),
         ));
     }
+    if !is_loopback(config.admin_listen.ip()) {
+        found.push((
+            "admin_listen",
+            "is not a loopback address: whoever reaches it can read who is connected and what is said, since it asks \
+             for no password; let only operators and Prometheus reach it"
+                .to_owned(),
+        ));
+    }
     found
 }
 

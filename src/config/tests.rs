@@ -259,6 +259,15 @@ fn only_warns_of_a_short_secret() {
 }
 
 #[test]
+fn warns_of_an_admin_listener_that_others_may_reach() {
+    let warnings = |address: &str| load(&format!("admin_listen = \"{address}\""), &[], &[]).unwrap().warnings;
+
+    assert!(warnings("127.0.0.2:9090").is_empty() && warnings("[::1]:9090").is_empty());
+    let told = warnings("0.0.0.0:9090")[0].to_string();
+    assert!(told.contains("conf.toml:1: admin_listen: is not a loopback address"), "{told}");
+}
+
+#[test]
 fn names_a_file_that_cannot_be_read() {
     let sources = Sources { file: Some("/no/such/file.toml".into()), ..Sources::default() };
 

@@ -105,6 +105,12 @@ impl Refusal {
         self.failure
     }
 
+    /// Writes a line about it, at a level that operators do not see unless they look for what peers do wrong.
+    pub(super) fn log(&self) {
+        let (status, error, detail) = (self.status.as_u16(), self.error, &*self.message);
+        tracing::debug!(status, error, detail, "a request was refused");
+    }
+
     /// The whole answer.
     pub(super) fn response(&self) -> Response<Full<Bytes>> {
         let body = serde_json::json!({ "error": self.error, "message": self.message }).to_string();

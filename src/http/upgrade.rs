@@ -123,7 +123,7 @@ async fn serve(
             Ok(admitted.map_or(Served::Page, |(end, admitted)| Served::Upgrade { end, admitted }))
         }
         Err(refusal) => {
-            tracing::debug!(?refusal, "a request was refused");
+            refusal.log();
             link.write_all(&print(&shared.parser, &refusal)).await?;
             Ok(Served::Refusal(refusal.failure()))
         }

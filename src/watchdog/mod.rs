@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::Clock;
 use crate::inbox::{Gate, Outlet};
 use crate::inspect::Vitals;
+use crate::log;
 use crate::metrics::{Recorder, VitalsMetrics, count};
 use crate::readiness::{Cause, Readiness};
 
@@ -129,25 +130,26 @@ impl Driver {
         for (shard, since) in self.shards.0.iter().zip(self.watch.stalled_since()) {
             shard.stalled_since.store(since.unwrap_or(NOT_STALLED), Ordering::Relaxed);
         }
-        self.set(Cause::ShardStalled, stalled(&self.watch, now), now);
+        let since = self.watch.stalled_since().flatten().min().unwrap_or(now);
+        self.set(Cause::ShardStalled, stalled(&self.watch, now), since);
         self.set(Cause::Full, full(&self.gate), now);
     }
 
     fn tell(&self, &Finding { shard, change, lasted }: &Finding) {
-        let seconds = (lasted.as_secs_f64() * 1e3).round() / 1e3;
+        let seconds = log::seconds(lasted);
         match change {
             Change::Began => {
                 self.shards.0[shard].metrics.stalls.increment(1);
-                tracing::warn!(shard, ?seconds, "a shard does not come round");
+                tracing::warn!(shard, seconds, "a shard does not come round");
             }
-            Change::Lasts => tracing::warn!(shard, ?seconds, "a shard does not come round"),
-            Change::Ended => tracing::info!(shard, ?seconds, "a shard comes round again"),
+            Change::Lasts => tracing::warn!(shard, seconds, "a shard does not come round"),
+            Change::Ended => tracing::info!(shard, seconds, "a shard comes round again"),
         }
     }
 
-    fn set(&self, cause: Cause, detail: Option<String>, now: u64) {
+    fn set(&self, cause: Cause, detail: Option<String>, since: u64) {
         match detail {
-            Some(detail) => self.ready.block(cause, detail, now),
+            Some(detail) => self.ready.block(cause, detail, since),
             None => self.ready.clear(cause),
         }
     }

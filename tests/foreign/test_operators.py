@@ -372,9 +372,36 @@ class Logs(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(sum(expected in message for message in messages), 1, messages)
         self.assertTrue(all({"timestamp", "level", "target"} <= line.keys() for line in lines))
         text = "".join(gateway.log)
+        (drained,) = (line for line in lines if line["message"] == "drained")
+        self.assertEqual((drained["connections"], type(drained["seconds"])), (0, float))
         self.assertNotIn("not to be seen", text)
         self.assertNotIn(token, text)
         self.assertLess(len(lines), 12, "what peers do wrong is not said at this level")
+
+    async def test_a_client_cannot_forge_a_line_by_its_name(self):
+        for form in ("text", "json"):
+            gateway = Gateway("--log-format", form, LOG__LEVEL="debug")
+            forger = await Client.open(gateway, "user=a%0A2026-01-01T00:00:00Z%20%20INFO%20all%20is%20well%1B[31m")
+            await forger.close()
+            self.assertEqual(await asyncio.to_thread(gateway.stop), 0)
+            await poll_async("the last line", lambda: any("stopped" in line for line in gateway.log))
+            (line,) = (line for line in gateway.log if "all is well" in line)
+            self.assertNotIn("\x1b", line)
+            if form == "text":
+                self.assertRegex(line, r'DEBUG .*a connection ended .*user="a\\n2026')
+            else:
+                line = json.loads(line)
+                self.assertEqual((line["level"], line["user"].split("\n")[0]), ("DEBUG", "a"))
+                self.assertRegex(line["peer"], r"^127\.0\.0\.1:\d+$")
+
+    async def test_what_is_hardly_meant_is_logged_in_the_form_of_all_lines(self):
+        gateway = Gateway("--log-format", "json", AUTH__SECRET="short")
+        self.assertEqual(await asyncio.to_thread(gateway.stop), 0)
+        await poll_async("the last line", lambda: any("stopped" in line for line in gateway.log))
+        lines = [json.loads(line) for line in gateway.log]
+        (warning,) = (line for line in lines if "auth.secret" in line["message"])
+        self.assertEqual(warning["level"], "WARN")
+        self.assertIn("has 5 bytes", warning["message"])
 
 
 if __name__ == "__main__":

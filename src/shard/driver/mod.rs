@@ -5,6 +5,7 @@
 //! ordinary futures.
 
 mod handshakes;
+mod input;
 mod output;
 mod questions;
 
@@ -25,12 +26,11 @@ use crate::http;
 use crate::id::{ClientId, ClientKey};
 use crate::inbox::{Command, Inbox, Permit};
 use crate::inspect::Vitals;
-use crate::log::Repeats;
-use crate::metrics::{CloseReason, LabelValue as _};
+use crate::log::{Repeats, seconds};
+use crate::metrics::LabelValue as _;
 use crate::transport::{Peer, Transport, watch};
 
 use super::Parts;
-use super::conversation::StillHeld;
 use super::report::Report;
 use super::state::Shard;
 use super::wheel::{TICK, ticks_passed};
@@ -43,9 +43,6 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 /// Readiness events taken in one turn.
 const EVENTS_PER_TURN: usize = 256;
 
-/// Reads in one turn, before deliveries have theirs.
-const READS_PER_TURN: usize = 256;
-
 /// Deliveries in one turn, before the sockets are polled again; a large room gives way earlier.
 const DELIVERIES_PER_TURN: usize = 256;
 
@@ -56,9 +53,6 @@ const RUNTIME_EVERY: u64 = 500_000;
 /// How soon input that a room refused is tried again.
 const HELD_RETRY: Duration = Duration::from_nanos(HELD_RETRY_NANOS);
 const HELD_RETRY_NANOS: u64 = 1_000_000;
-
-/// Refusals after which the rest of the held input waits for the next try: each costs the parsing of a message.
-const REFUSALS_PER_RETRY: usize = 16;
 
 /// Commands taken from the inbox in one turn, before deliveries have theirs.
 const COMMANDS_PER_TURN: usize = 256;
@@ -146,6 +140,8 @@ struct Driver {
     beats: u32,
     /// Lines about faults of the gateway's own.
     failing: Repeats,
+    /// Lines about times in which it did not come round.
+    standing: Repeats,
     /// Since when it has not slept, or that was last counted.
     awake_since: u64,
 }
@@ -165,15 +161,6 @@ struct Socket {
 enum Next {
     Go,
     End,
-}
-
-enum Read {
-    /// The socket has no more.
-    Dry,
-    /// There may be more.
-    More,
-    /// The peer has ended the stream, or it broke.
-    End(CloseReason),
 }
 
 impl Driver {
@@ -203,6 +190,7 @@ impl Driver {
             beat_at: now,
             beats: 0,
             failing: Repeats::default(),
+            standing: Repeats::default(),
             awake_since: now,
         })
     }
@@ -300,7 +288,15 @@ impl Driver {
         let now = self.clock.now();
         let lag = Duration::from_nanos(now.saturating_sub(self.expected_at));
         if lag >= STANDSTILL {
-            tracing::warn!(?lag, "the shard stood still");
+            if let Some(left_out) = self.standing.admit(now) {
+                let (shard, seconds) = (self.shard.core.index.0, seconds(lag));
+                tracing::warn!(
+                    shard,
+                    seconds,
+                    left_out,
+                    "the shard stood still; when all did at once, the process or the machine was stopped"
+                );
+            }
             self.shard.core.excuse(ticks_passed(lag));
         }
         self.shard.core.tick(now, Clock::unix());
@@ -364,73 +360,6 @@ impl Driver {
         }
     }
 
-    fn read(&mut self) {
-        for _ in 0..READS_PER_TURN.min(self.readable.len()) {
-            let Some(key) = self.readable.pop_front() else { break };
-            let Some(socket) = self.sockets.get_mut(key) else { continue };
-            socket.queued = false;
-            if self.shard.core.reads_are_paused(key) {
-                continue;
-            }
-            match self.read_once(key) {
-                Read::Dry => {}
-                Read::More => self.read_later(key),
-                Read::End(reason) => self.shard.core.lost(key, reason),
-            }
-        }
-    }
-
-    /// Tries input again that a room refused, and goes on reading from those whose input it took.
-    fn retry_held(&mut self) {
-        let now = self.clock.now();
-        if now < self.retry_at {
-            return;
-        }
-        self.retry_at = now + HELD_RETRY_NANOS;
-        let mut refused = 0;
-        for _ in 0..self.shard.core.held.len() {
-            match self.shard.retry_held(&mut self.replies) {
-                Ok(Some(key)) => {
-                    self.write_replies(key);
-                    self.read_later(key);
-                }
-                Ok(None) => {}
-                Err(StillHeld) => refused += 1,
-            }
-            if refused == REFUSALS_PER_RETRY {
-                break;
-            }
-        }
-    }
-
-    fn read_later(&mut self, key: ClientKey) {
-        if let Some(socket) = self.sockets.get_mut(key)
-            && !socket.queued
-        {
-            socket.queued = true;
-            self.readable.push_back(key);
-        }
-    }
-
-    fn read_once(&mut self, key: ClientKey) -> Read {
-        let Some(socket) = self.sockets.get_mut(key) else { return Read::Dry };
-        match socket.transport.read(&mut self.scratch) {
-            Ok(0) => Read::End(CloseReason::Client),
-            Ok(count) => {
-                // A short read has emptied a stream socket, unless its end is what remains (epoll(7)).
-                let dry = count < self.scratch.len() && !socket.ended;
-                self.shard.core.counts.wire_received += count as u64;
-                let read_at = self.clock.now();
-                self.shard.receive(key, &mut self.scratch[..count], read_at, &mut self.replies);
-                self.write_replies(key);
-                if dry { Read::Dry } else { Read::More }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Dry,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::More,
-            Err(_) => Read::End(CloseReason::IoError),
-        }
-    }
-
     fn apply(&mut self) -> Next {
         if self.commands.is_empty() {
             self.inbox.take_all(&mut self.commands);
@@ -483,9 +412,15 @@ impl Driver {
         for (key, closed) in self.shard.core.farewells.take_fresh() {
             closed.closed_at = Clock::since_epoch().as_secs_f64();
             closed.peer = self.sockets.get(*key).and_then(|socket| socket.peer.addr());
-            let (client, user, reason, detail) =
-                (closed.client_id, &closed.user, closed.reason.as_str(), &closed.detail);
-            tracing::debug!(%client, %user, peer = ?closed.peer, reason, %detail, "a connection ended");
+            tracing::debug!(
+                client = %closed.client_id,
+                // As text, which is quoted where lines are text: a client must not forge one by its name.
+                user = closed.user.to_string(),
+                peer = closed.peer.map(tracing::field::display),
+                reason = closed.reason.as_str(),
+                detail = &*closed.detail,
+                "a connection ended"
+            );
         }
     }
 }
