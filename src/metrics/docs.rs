@@ -58,6 +58,7 @@ every 30 seconds.
 
 The lists are exact, and so are the counts, over all shards: they are the room's own, from its first member to its last.
 When the last one leaves, the room is forgotten; one of the same name begins again at 0.
+
 ";
 
 fn unit(metric: &Metric) -> &'static str {

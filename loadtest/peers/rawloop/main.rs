@@ -23,7 +23,7 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 /// A reader that has more than this waiting is let go.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bare broadcast loop: the physical limit that gateways are compared with
+/// Bare broadcast loop: what gateways are compared with
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
