@@ -27,9 +27,9 @@ pub struct ServerMetrics {
 impl ServerMetrics {
     /// Registers the handles and says which build this is.
     pub fn new(recorder: &Recorder) -> Self {
-        let revision = env!("FANFARE_REVISION");
+        let revision = env!("BUILD_REVISION");
         let version = env!("CARGO_PKG_VERSION");
-        let labels = [("version", version), ("revision", revision), ("rust_version", env!("FANFARE_RUSTC"))];
+        let labels = [("version", version), ("revision", revision), ("rust_version", env!("BUILD_RUSTC"))];
         recorder.gauge(&table::BUILD_INFO, &labels).set(1.0);
         Self {
             ready: recorder.gauge(&table::READY, &[]),

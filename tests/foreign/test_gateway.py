@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 import jwt
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from support import BINARY, DEADLINE, SECRET, Client, Gateway, RawClient, clean_environment, fetch, poll_async
+from support import BINARY, DEADLINE, ROOT, SECRET, Client, Gateway, RawClient, clean_environment, fetch, poll_async
 
 SHARED = None
 
@@ -598,6 +598,11 @@ class Operations(Case):
         for path, status in (("/livez", 200), ("/readyz", 200), ("/metrics", 200), ("/ws", 404), ("/", 404)):
             self.assertEqual((await asyncio.to_thread(fetch, SHARED.admin + path))[0], status, path)
         self.assertEqual((await asyncio.to_thread(fetch, SHARED.base + "/metrics"))[0], 404)
+
+    async def test_runs_by_cargo_as_the_readme_says(self):
+        command = ["cargo", "run", "--quiet", "--", "check"]
+        done = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (0, "the configuration is sound\n"), done.stderr)
 
     async def test_reports_every_mistake_of_the_configuration_at_once(self):
         for command in ("check", "serve"):
