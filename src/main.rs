@@ -18,7 +18,7 @@ const RUN_TIME: u8 = 1;
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(text) => {
-            // A reader that has seen enough has closed the pipe, which is no failure of ours.
+            // A reader that has seen enough closes the pipe.
             let _ = io::stdout().write_all(&text);
             ExitCode::SUCCESS
         }
@@ -64,6 +64,8 @@ fn log(config: &Config) {
     // Colours are for people: a file or a journal gets plain text.
     let colours = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    // A line that nobody takes is lost: to say so on the same stream would panic.
+    let lines = lines.log_internal_errors(false);
     match config.log.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

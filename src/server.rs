@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -72,10 +73,20 @@ pub enum Error {
 /// [`Error`] when something cannot be started; nothing runs then.
 pub fn run(config: Config) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
-    let result = runtime.block_on(serve(config));
-    // A shard that does not end must not hold up the exit.
-    runtime.shutdown_background();
-    result
+    let runtime = Control(Some(runtime));
+    runtime.0.as_ref().expect("it is there until the end").block_on(serve(config))
+}
+
+/// The control thread's runtime. Shards that do not end must not hold up the exit, and those that go on serving must not
+/// keep a process without control alive when this thread panics.
+struct Control(Option<Runtime>);
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 async fn serve(config: Config) -> Result<(), Error> {

@@ -34,7 +34,8 @@ def clean_environment(**settings):
 class Gateway:
     """A running gateway on ports of its own."""
 
-    def __init__(self, *args, **settings):
+    def __init__(self, *args, log=subprocess.PIPE, **settings):
+        """`log` is where standard error goes; what is piped ends up in the attribute of that name."""
         settings = {"DRAIN__WINDOW": "200ms", **settings}
         command = [BINARY, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *(() if "--shards" in args else ("--shards", "2")), *args]
         self.process = subprocess.Popen(
@@ -43,13 +44,14 @@ class Gateway:
             env=clean_environment(**settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=log,
             text=True,
         )
         self.log = []
         lines = queue.Queue()
         threading.Thread(target=self._drain, args=(self.process.stdout, lines.put), daemon=True).start()
-        threading.Thread(target=self._drain, args=(self.process.stderr, self.log.append), daemon=True).start()
+        if self.process.stderr:
+            threading.Thread(target=self._drain, args=(self.process.stderr, self.log.append), daemon=True).start()
         try:
             self.url = self._address(lines, "public")
             self.admin = self._address(lines, "admin")
@@ -108,7 +110,8 @@ class Gateway:
             raise
         finally:
             self.process.stdout.close()
-            self.process.stderr.close()
+            if self.process.stderr:
+                self.process.stderr.close()
 
 
 def fetch(url, headers=None, method="GET"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import signal
 import socket
@@ -455,6 +456,17 @@ class Life(Case):
         codes = await asyncio.gather(*(client.closed() for client in clients))
         self.assertEqual(set(codes), {1001})
         self.assertEqual(await asyncio.to_thread(gateway.wait), 0)
+
+    async def test_serves_and_ends_when_nobody_takes_its_log_any_more(self):
+        reader, writer = os.pipe()
+        gateway = self.gateway(LOG__LEVEL="debug", log=writer)
+        os.close(writer)
+        os.close(reader)
+        for _ in range(3):
+            client = await Client.open(gateway)
+            self.assertEqual((await client.request(type="ping"))["type"], "pong")
+            await client.close()
+        self.assertEqual(await asyncio.to_thread(gateway.stop), 0)
 
     async def test_advises_each_client_when_to_come_back_before_it_says_goodbye(self):
         gateway = self.gateway(DRAIN__WINDOW="500ms")
