@@ -9,15 +9,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::activity::Activity;
+use super::places::Places;
 use super::{Context, routes};
 
-/// Connections served at once; more wait in the kernel's queue.
-pub(super) const CONNECTIONS_MAX: usize = 64;
-/// How long a connection may take to send a request, or stay idle between two.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, which may be for want of descriptors and would fail again at once.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -26,7 +23,8 @@ const END_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Accepts until the context says stop; then answers under way end, or are cut off.
 pub(super) async fn serve(listener: TcpListener, context: &Arc<Context>) {
-    let mut connections = JoinSet::new();
+    let mut places = Places::new(context.state.clock);
+    let mut newcomer = None;
     let mut stopped = context.stopped.clone();
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,35 +32,51 @@ pub(super) async fn serve(listener: TcpListener, context: &Arc<Context>) {
         tokio::select! {
             biased;
             () = stopped.stopped() => break,
-            _ = upkeep.tick() => context.state.recorder.upkeep(),
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(context)));
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "admin: accept failed");
-                    tokio::time::sleep(ACCEPT_BACK_OFF).await;
-                }
-            },
+            _ = upkeep.tick() => {
+                context.state.recorder.upkeep();
+                places.close_after(context.state.options.peer);
+            }
+            () = places.changed() => {}
+            stream = accept(&listener), if newcomer.is_none() => newcomer = Some(stream),
+        }
+        if let Some(stream) = newcomer.take_if(|_| places.make_room()) {
+            places.give(|activity| converse(stream, activity, Arc::clone(context)));
+            // Many newcomers must not close each other before they were listened to.
+            tokio::task::yield_now().await;
         }
     }
     drop(listener);
-    let ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(END_TIME_MAX, ended).await.is_err() {
+    if tokio::time::timeout(END_TIME_MAX, places.ended()).await.is_err() {
         tracing::debug!("admin: answers under way are cut off");
     }
 }
 
-async fn converse(stream: TcpStream, context: Arc<Context>) {
+/// The next connection. Safe to cancel.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::debug!(%error, "admin: accept failed");
+                tokio::time::sleep(ACCEPT_BACK_OFF).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, activity: Arc<Activity>, context: Arc<Context>) {
     let mut stopped = context.stopped.clone();
+    let stream = activity.watch(stream);
     let service = service_fn(|request| {
-        let context = Arc::clone(&context);
-        async move { Ok::<_, Infallible>(routes::answer(&request, &context).await) }
+        let (context, answering) = (Arc::clone(&context), activity.begin_answer());
+        async move {
+            let response = routes::answer(&request, &context).await;
+            Ok::<_, Infallible>(response.map(|body| answering.until_the_end_of(body)))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIME_MAX)
+        .header_read_timeout(context.state.options.peer)
         .max_headers(64)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), service);

@@ -1,6 +1,7 @@
 //! Over real sockets, with shards that answer as the test says.
 
 mod connections;
+mod places;
 mod rooms;
 mod tap;
 
@@ -11,7 +12,6 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
-use super::serve::CONNECTIONS_MAX;
 use super::*;
 use crate::hub;
 use crate::inbox::{Command, Inbox, Limits};
@@ -248,16 +248,6 @@ fn counts_each_request_by_route_method_and_code() {
     }
     assert!(world.shows(r#"fanfare_http_request_duration_seconds_count{route="/livez"} 3"#));
     assert!(!world.recorder.render().contains("secret"));
-}
-
-#[test]
-fn serves_while_more_than_its_share_of_connections_say_nothing_but_half_of_them_go_away() {
-    let world = gateway();
-    let mut silent: Vec<_> =
-        (0..CONNECTIONS_MAX).map(|_| TcpStream::connect(world.admin.addr()).unwrap()).collect();
-    silent.truncate(CONNECTIONS_MAX / 2);
-
-    assert_eq!(world.ask("GET", "/livez").0, 200);
 }
 
 #[test]
