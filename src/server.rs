@@ -25,8 +25,8 @@ use crate::readiness::{Cause, Readiness};
 use crate::shard::{self, Parts};
 use crate::{auth, drain, http, inbox, watchdog};
 
-/// Descriptors of the process that serve no client: standard streams, listeners, scrapes, the control thread.
-const DESCRIPTORS_RESERVED: usize = 32;
+/// Descriptors of the process that serve no client: standard streams, listeners, the control thread, and operators.
+const DESCRIPTORS_RESERVED: usize = 32 + admin::CONNECTIONS_MAX;
 
 /// Descriptors that a shard needs for itself.
 const DESCRIPTORS_PER_SHARD: usize = 8;
