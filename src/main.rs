@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use clap::Parser;
 use fanfare::cli::{self, Cli, Command, Token};
 use fanfare::config::{self, Config, Loaded, LogFormat};
-use fanfare::server;
-use tracing_subscriber::EnvFilter;
+use fanfare::{log, server};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The configuration or the command line is wrong.
 const USAGE: u8 = 2;
@@ -38,16 +38,17 @@ fn run(cli: Cli) -> Result<Vec<u8>, (u8, anyhow::Error)> {
     }
     let sources = cli.settings.into_sources(std::env::vars_os());
     let loaded = Config::load(&sources).map_err(|mistakes| (USAGE, mistakes.into()))?;
-    let warnings: Vec<_> = loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
-    complain(&warnings.join("\n"));
+    if matches!(cli.command, None | Some(Command::Serve)) {
+        log(&loaded.config);
+        loaded.warnings.iter().for_each(|warning| tracing::warn!(key = warning.key(), "{warning}"));
+    } else {
+        loaded.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+    }
     match cli.command {
         Some(Command::Check) => Ok(b"the configuration is sound\n".to_vec()),
         Some(Command::Config { .. }) => Ok(loaded.to_toml().into_bytes()),
         Some(Command::Token(token)) => issue(token, &loaded).map_err(|error| (USAGE, error)),
-        _ => {
-            log(&loaded.config);
-            server::run(loaded.config).map(|()| Vec::new()).map_err(|error| (RUN_TIME, error.into()))
-        }
+        _ => server::run(loaded.config).map(|()| Vec::new()).map_err(|error| (RUN_TIME, error.into())),
     }
 }
 
@@ -59,13 +60,11 @@ fn issue(token: Token, loaded: &Loaded) -> Result<Vec<u8>, anyhow::Error> {
 }
 
 fn log(config: &Config) {
-    let filter = EnvFilter::new(&config.log.level);
+    let filter = &config.log.level;
     // Colours are for people: a file or a journal gets plain text.
-    let colours = io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
     match config.log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => log::text(filter, io::stderr().is_terminal(), io::stderr).init(),
+        LogFormat::Json => log::json(filter, io::stderr).init(),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet, PLACES_TO_REFUSE};
 use crate::inspect::Vitals;
 use crate::listener::{Listener, raise_descriptor_limit};
+use crate::log::seconds;
 use crate::metrics::{
     HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics, count,
 };
@@ -129,7 +130,8 @@ async fn serve(config: Config) -> Result<(), Error> {
         _ = shards.join_next() => return Err(Error::ShardEnded),
         () = signals.next() => {}
     }
-    tracing::info!(connections = gate.open(), window = ?config.drain_window, "draining: all connections are closed");
+    let begun = Draining { connections: gate.open(), begun_at: clock.now(), clock };
+    begun.log(config.drain_window);
     ready.block(Cause::Draining, "the gateway is shutting down", clock.now());
     metrics.draining.set(1.0);
     signal.drain();
@@ -138,14 +140,41 @@ async fn serve(config: Config) -> Result<(), Error> {
     tokio::select! {
         _ = &mut accept => {}
         _ = shards.join_next() => return Err(Error::ShardEnded),
-        () = emptied(&gate) => tracing::info!("drained"),
-        () = tokio::time::sleep(patience) => tracing::warn!(left = gate.open(), "some connections did not end in time"),
-        () = signals.next() => tracing::warn!(left = gate.open(), "a second signal ends the drain"),
+        () = emptied(&gate) => begun.log_end(),
+        () = tokio::time::sleep(patience) => begun.log_cut(gate.open(), "some connections did not end in time"),
+        () = signals.next() => begun.log_cut(gate.open(), "a second signal ends the drain"),
     }
     tell_all(&outlets, || Command::Stop);
     admin.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A drain, as the log tells it.
+struct Draining {
+    /// Open when it began.
+    connections: usize,
+    begun_at: u64,
+    clock: Clock,
+}
+
+impl Draining {
+    fn log(&self, window: Duration) {
+        let (connections, window_seconds) = (self.connections, seconds(window));
+        tracing::info!(connections, window_seconds, "draining: all connections are closed");
+    }
+
+    fn log_end(&self) {
+        tracing::info!(connections = self.connections, seconds = self.lasted(), "drained");
+    }
+
+    fn log_cut(&self, left: usize, why: &'static str) {
+        tracing::warn!(connections = self.connections, left, seconds = self.lasted(), "{why}");
+    }
+
+    fn lasted(&self) -> f64 {
+        seconds(Duration::from_nanos(self.clock.now().saturating_sub(self.begun_at)))
+    }
 }
 
 fn tell_all(shards: &[Outlet], command: impl Fn() -> Command) {
@@ -235,9 +264,10 @@ fn connections_that_fit(configured: usize, shards: usize) -> usize {
     // With very few descriptors half of them serve clients all the same.
     let fitting = descriptors.saturating_sub(reserved).max(descriptors / 2);
     if fitting < configured {
-        tracing::info!(
+        tracing::warn!(
             descriptors,
-            connections = fitting,
+            from = configured,
+            to = fitting,
             "limits.connections is lowered to what the limit of open files allows"
         );
     }

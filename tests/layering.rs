@@ -38,7 +38,7 @@ const TABLE: &[(&str, &str)] = &[
         "id metrics drain clock log inspect ws protocol auth history presence session transport inbox http hub",
     ),
     ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent"),
-    ("watchdog", "clock readiness inspect inbox metrics"),
+    ("watchdog", "clock log readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
     ("listener", "id inbox transport drain metrics clock log"),
     (
@@ -49,10 +49,11 @@ const TABLE: &[(&str, &str)] = &[
     (
         "server",
         "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \
-         listener watchdog config clock readiness inspect",
+         listener watchdog config clock log readiness inspect",
     ),
     ("cli", "config"),
-    ("main", "cli config server"),
+    // How lines are written is tested where the parts write theirs; only the process has one place to write them to.
+    ("main", "cli config server log"),
 ];
 
 /// The modules that compute and leave all doing to drivers.

@@ -27,7 +27,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::auth::{AuthError, Claims};
 use crate::clock::Clock;
-use crate::metrics::{AuthResult, HandshakeFailure};
+use crate::metrics::{AuthResult, HandshakeFailure, LabelValue as _};
 
 use super::guard::{self, Route, Subprotocol};
 use super::head::HeadFinder;
@@ -123,7 +123,8 @@ async fn serve(
             Ok(admitted.map_or(Served::Page, |(end, admitted)| Served::Upgrade { end, admitted }))
         }
         Err(refusal) => {
-            tracing::debug!(?refusal, "a request was refused");
+            let (status, reason) = (refusal.response().status(), refusal.failure());
+            tracing::debug!(status = status.as_u16(), reason = reason.as_str(), "a request was refused");
             link.write_all(&print(&shared.parser, &refusal)).await?;
             Ok(Served::Refusal(refusal.failure()))
         }

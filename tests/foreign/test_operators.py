@@ -8,6 +8,7 @@ import re
 import socket
 import time
 import unittest
+from urllib.parse import quote
 
 from faults import StoppedThread
 from support import DEADLINE, Client, Gateway, RawClient, fetch, poll_async
@@ -335,6 +336,40 @@ class Logs(unittest.IsolatedAsyncioTestCase):
         self.assertNotIn("not to be seen", text)
         self.assertNotIn(token, text)
         self.assertLess(len(lines), 12, "what peers do wrong is not said at this level")
+        told = {line["message"].split(":")[0]: line for line in lines}
+        self.assertEqual((told["draining"]["connections"], told["draining"]["window_seconds"]), (0, 0.2))
+        self.assertEqual(told["drained"]["connections"], 0)
+        self.assertIsInstance(told["drained"]["seconds"], float)
+
+    async def test_what_clients_do_is_one_flat_line_each_whatever_they_are_called(self):
+        forger = "a\nb\x1b[31m reason=x"
+        for form in ("text", "json"):
+            gateway = Gateway("--log-format", form, "--log-level", "debug")
+            client = await Client.open(gateway, f"user={quote(forger)}")
+            await client.connection.close()
+            with self.assertRaisesRegex(AssertionError, "400"):
+                await asyncio.to_thread(RawClient, gateway, "user=")
+            self.assertEqual(await asyncio.to_thread(gateway.stop), 0)
+            await poll_async("the last line", lambda: any("stopped" in line for line in gateway.log))
+            (ended,) = (line for line in gateway.log if "a connection ended" in line)
+            (refused,) = (line for line in gateway.log if "a request was refused" in line)
+            if form == "text":
+                self.assertIn(r'user="a\nb\u{1b}[31m reason=x" ', ended)
+                self.assertTrue(all(re.match(r" *\d{4}-\d\d-\d\dT", line) for line in gateway.log), gateway.log)
+                continue
+            ended, refused = json.loads(ended), json.loads(refused)
+            self.assertEqual((ended["user"], ended["reason"]), (forger, "client"))
+            self.assertRegex(ended["peer"], r"^127\.0\.0\.1:\d+$")
+            self.assertEqual((refused["status"], refused["reason"]), (400, "bad_request"))
+
+    async def test_warnings_about_the_configuration_are_lines_like_all_others(self):
+        gateway = Gateway("--log-format", "json", "--auth", "jwt", AUTH__SECRET="short")
+        self.assertEqual(await asyncio.to_thread(gateway.stop), 0)
+        await poll_async("the last line", lambda: any("stopped" in line for line in gateway.log))
+        lines = [json.loads(line) for line in gateway.log]
+        (warning,) = (line for line in lines if line.get("key") == "auth.secret")
+        self.assertEqual(warning["level"], "WARN")
+        self.assertIn("has 5 bytes", warning["message"])
 
 
 if __name__ == "__main__":

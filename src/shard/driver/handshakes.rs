@@ -59,7 +59,9 @@ impl Driver {
         let token = Token(usize::try_from(key.data().as_ffi()).expect("a 64-bit system"));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.get_ref().registry().register(&mut transport, token, interest) {
-            tracing::error!(%error, "a socket cannot be registered");
+            if let Some(left_out) = self.failing.admit(self.clock.now()) {
+                tracing::error!(%error, left_out, "a socket cannot be registered");
+            }
             self.shard.core.lost(key, CloseReason::Internal);
             return;
         }

@@ -295,7 +295,15 @@ impl Driver {
         let now = self.clock.now();
         let lag = Duration::from_nanos(now.saturating_sub(self.expected_at));
         if lag >= STANDSTILL {
-            tracing::warn!(?lag, "the shard stood still");
+            if let Some(left_out) = self.failing.admit(now) {
+                let (shard, seconds) = (self.shard.core.index.0, lag.as_secs_f64());
+                tracing::warn!(
+                    shard,
+                    seconds,
+                    left_out,
+                    "the shard stood still; if all did at once, the process or the machine was paused"
+                );
+            }
             self.shard.core.excuse(ticks_passed(lag));
         }
         self.shard.core.tick(now, Clock::unix());
@@ -479,7 +487,8 @@ impl Driver {
             closed.peer = self.sockets.get(*key).and_then(|socket| socket.transport.peer_addr());
             let (client, user, reason, detail) =
                 (closed.client_id, &closed.user, closed.reason.as_str(), &closed.detail);
-            tracing::debug!(%client, %user, peer = ?closed.peer, reason, %detail, "a connection ended");
+            let peer = closed.peer.map(tracing::field::display);
+            tracing::debug!(%client, user = user.to_string(), peer, reason, detail = &**detail, "a connection ended");
         }
     }
 }
