@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::Clock;
 use crate::inbox::{Gate, Outlet};
 use crate::inspect::Vitals;
+use crate::log;
 use crate::metrics::{Recorder, VitalsMetrics, count};
 use crate::readiness::{Cause, Readiness};
 
@@ -129,25 +130,28 @@ impl Driver {
         for (shard, since) in self.shards.0.iter().zip(self.watch.stalled_since()) {
             shard.stalled_since.store(since.unwrap_or(NOT_STALLED), Ordering::Relaxed);
         }
-        self.set(Cause::ShardStalled, stalled(&self.watch, now), now);
+        // The cause is as old as the stall, which is found later.
+        let since = self.watch.stalled_since().flatten().min();
+        self.set(Cause::ShardStalled, stalled(&self.watch, now), since.unwrap_or(now));
         self.set(Cause::Full, full(&self.gate), now);
     }
 
     fn tell(&self, &Finding { shard, change, lasted }: &Finding) {
-        let seconds = (lasted.as_secs_f64() * 1e3).round() / 1e3;
+        let seconds = log::seconds(lasted);
         match change {
             Change::Began => {
                 self.shards.0[shard].metrics.stalls.increment(1);
-                tracing::warn!(shard, ?seconds, "a shard does not come round");
+                tracing::warn!(shard, seconds, "a shard does not come round");
             }
-            Change::Lasts => tracing::warn!(shard, ?seconds, "a shard does not come round"),
-            Change::Ended => tracing::info!(shard, ?seconds, "a shard comes round again"),
+            Change::Lasts => tracing::warn!(shard, seconds, "a shard does not come round"),
+            Change::Ended => tracing::info!(shard, seconds, "a shard comes round again"),
         }
     }
 
-    fn set(&self, cause: Cause, detail: Option<String>, now: u64) {
+    /// Says it, if there is a detail, of the time since then, or takes it back.
+    fn set(&self, cause: Cause, detail: Option<String>, since: u64) {
         match detail {
-            Some(detail) => self.ready.block(cause, detail, now),
+            Some(detail) => self.ready.block(cause, detail, since),
             None => self.ready.clear(cause),
         }
     }
@@ -230,6 +234,11 @@ mod tests {
 
         let detail = "shard 1 has not come round for 2.5 s, shard 2 for 1.5 s".to_owned();
         assert_eq!(world.details(2600 * MS), [(Cause::ShardStalled, detail)]);
+        let for_seconds = world.driver.ready.reasons(2600 * MS)[0].for_seconds;
+        assert!(
+            (for_seconds - 2.6).abs() < 1e-9,
+            "all the time that shard 1 did not come round: {for_seconds}"
+        );
         assert!(world.shows("fanfare_shard_stalled_seconds{shard=\"0\"} 0"));
         assert!(world.shows("fanfare_shard_stalled_seconds{shard=\"1\"} 2.6"));
         assert!(world.shows("fanfare_shard_stalls_total{shard=\"1\"} 1"));
