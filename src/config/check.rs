@@ -79,6 +79,14 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
             "is not used: `auth.mode` is \"none\", tokens are not looked at".to_owned(),
         ));
     }
+    if !is_loopback(config.admin_listen.ip()) {
+        found.push((
+            "admin_listen",
+            "is not a loopback address, and operators are not asked who they are: whoever reaches it can read the \
+             names of users and what they say; let it be a private address, or behind a firewall"
+                .to_owned(),
+        ));
+    }
     found
 }
 

@@ -259,6 +259,20 @@ fn only_warns_of_a_short_secret() {
 }
 
 #[test]
+fn only_warns_of_operators_from_elsewhere() {
+    for address in ["0.0.0.0:9090", "10.0.0.1:9090", "[::]:9090"] {
+        let loaded = load("", &[], &[("--admin-listen", "admin_listen", address)]).unwrap();
+        let warnings: Vec<_> = loaded.warnings.iter().map(Mistake::to_string).collect();
+        assert!(warnings.len() == 1, "{address}: {warnings:?}");
+        assert!(warnings[0].starts_with("--admin-listen: admin_listen: is not a loopback"), "{warnings:?}");
+    }
+    for address in ["127.0.0.1:9090", "[::1]:9090", "localhost:9090"] {
+        let loaded = load("", &[], &[("--admin-listen", "admin_listen", address)]).unwrap();
+        assert_eq!(loaded.warnings, [], "{address}");
+    }
+}
+
+#[test]
 fn names_a_file_that_cannot_be_read() {
     let sources = Sources { file: Some("/no/such/file.toml".into()), ..Sources::default() };
 
