@@ -15,8 +15,8 @@ use super::{Context, connections, health, rooms, scrape, tap};
 struct Route {
     /// Where it is; what stands in braces is any one segment.
     path: &'static str,
-    /// The parameters that it knows.
-    parameters: &'static [&'static str],
+    /// The parameters that it knows; with `None` it looks at none, whatever they are.
+    parameters: Option<&'static [&'static str]>,
     page: Page,
 }
 
@@ -35,16 +35,16 @@ enum Page {
 }
 
 const ROUTES: &[Route] = &[
-    Route { path: "/metrics", parameters: &[], page: Page::Metrics },
-    Route { path: "/metrics/rooms", parameters: &["k"], page: Page::RoomMetrics },
-    Route { path: "/livez", parameters: &[], page: Page::Alive },
-    Route { path: "/readyz", parameters: &[], page: Page::Ready },
-    Route { path: "/debug/slow", parameters: &["k"], page: Page::Slow },
-    Route { path: "/debug/connections", parameters: &["user"], page: Page::ConnectionsOfUser },
-    Route { path: "/debug/connections/{id}", parameters: &[], page: Page::Connection },
-    Route { path: "/debug/closed", parameters: &["k"], page: Page::Closed },
-    Route { path: "/debug/rooms", parameters: &["k"], page: Page::Rooms },
-    Route { path: "/debug/tap", parameters: &["room", "connection"], page: Page::Tap },
+    Route { path: "/metrics", parameters: Some(&[]), page: Page::Metrics },
+    Route { path: "/metrics/rooms", parameters: Some(&["k"]), page: Page::RoomMetrics },
+    Route { path: "/livez", parameters: None, page: Page::Alive },
+    Route { path: "/readyz", parameters: None, page: Page::Ready },
+    Route { path: "/debug/slow", parameters: Some(&["k"]), page: Page::Slow },
+    Route { path: "/debug/connections", parameters: Some(&["user"]), page: Page::ConnectionsOfUser },
+    Route { path: "/debug/connections/{id}", parameters: Some(&[]), page: Page::Connection },
+    Route { path: "/debug/closed", parameters: Some(&["k"]), page: Page::Closed },
+    Route { path: "/debug/rooms", parameters: Some(&["k"]), page: Page::Rooms },
+    Route { path: "/debug/tap", parameters: Some(&["room", "connection"]), page: Page::Tap },
 ];
 
 /// Answers a request, and counts it.
@@ -83,7 +83,10 @@ async fn page(
     request: &Request<Incoming>,
     context: &Arc<Context>,
 ) -> Result<Response<Body>, Refusal> {
-    let query = Query::parse(request.uri().query(), route.parameters)?;
+    let query = match route.parameters {
+        Some(allowed) => Query::parse(request.uri().query(), allowed)?,
+        None => Query::parse(None, &[])?,
+    };
     let state = &context.state;
     match route.page {
         Page::Metrics => Ok(scrape::metrics(state)),
