@@ -136,6 +136,7 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
     };
     let (running, stopped) = drain::pair();
     let metrics = AdminMetrics::new(&state.recorder);
+    routes::register(&metrics);
     let context = Arc::new(Context { state, metrics, taps: Taps::default(), stopped });
     let thread = thread::Builder::new()
         .name("admin".to_owned())

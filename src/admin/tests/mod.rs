@@ -252,6 +252,30 @@ fn counts_each_request_by_route_method_and_code() {
 }
 
 #[test]
+fn shows_the_series_of_every_kind_of_request_in_the_first_scrape() {
+    let world = gateway();
+
+    let (_, page) = world.ask("GET", "/metrics");
+
+    for labels in [
+        r#"route="/metrics",method="GET",code="200""#,
+        r#"route="/livez",method="HEAD",code="200""#,
+        r#"route="/readyz",method="GET",code="503""#,
+        r#"route="/debug/tap",method="GET",code="429""#,
+        r#"route="/debug/slow",method="POST",code="405""#,
+        r#"route="other",method="other",code="404""#,
+    ] {
+        assert!(page.contains(&format!("\nfanfare_http_requests_total{{{labels}}} 0\n")), "{labels}: {page}");
+    }
+    for route in ["/metrics", "/debug/connections/{id}", "other"] {
+        let series = format!("fanfare_http_request_duration_seconds_count{{route=\"{route}\"}} 0");
+        assert!(page.contains(&format!("\n{series}\n")), "{route}: {page}");
+    }
+    let requests = page.lines().filter(|line| line.starts_with("fanfare_http_requests_total{")).count();
+    assert_eq!(requests, 72, "a bounded number of kinds");
+}
+
+#[test]
 fn stops_with_open_connections_and_frees_its_port() {
     let world = gateway();
     let addr = world.admin.addr();
