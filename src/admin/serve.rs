@@ -76,6 +76,8 @@ async fn converse(stream: TcpStream, activity: Arc<Activity>, context: Arc<Conte
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // Who asks for many things at once must come again for each, behind the others.
+        .keep_alive(false)
         .header_read_timeout(context.state.options.peer)
         .max_headers(64)
         .max_buf_size(16 * 1024)
