@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use clap::Parser;
 use fanfare::cli::{self, Cli, Command, Token};
 use fanfare::config::{self, Config, Loaded, LogFormat};
-use fanfare::server;
-use tracing_subscriber::EnvFilter;
+use fanfare::{log, server};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The configuration or the command line is wrong.
 const USAGE: u8 = 2;
@@ -40,7 +40,7 @@ fn run(cli: Cli) -> Result<Vec<u8>, (u8, anyhow::Error)> {
     let loaded = Config::load(&sources).map_err(|mistakes| (USAGE, mistakes.into()))?;
     if matches!(cli.command, None | Some(Command::Serve)) {
         log(&loaded.config);
-        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        loaded.warnings.iter().for_each(|warning| tracing::warn!(key = warning.key(), "{warning}"));
     } else {
         loaded.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     }
@@ -60,15 +60,11 @@ fn issue(token: Token, loaded: &Loaded) -> Result<Vec<u8>, anyhow::Error> {
 }
 
 fn log(config: &Config) {
-    let filter = EnvFilter::new(&config.log.level);
+    let filter = &config.log.level;
     // Colours are for people: a file or a journal gets plain text.
-    let colours = io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
-    // A line that nobody takes is lost: to say so on the same stream would panic.
-    let lines = lines.log_internal_errors(false);
     match config.log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => log::text(filter, io::stderr().is_terminal(), io::stderr).init(),
+        LogFormat::Json => log::json(filter, io::stderr).init(),
     }
 }
 

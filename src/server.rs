@@ -19,15 +19,16 @@ use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet, PLACES_TO_REFUSE};
 use crate::inspect::Vitals;
 use crate::listener::{Listener, raise_descriptor_limit};
+use crate::log::seconds;
 use crate::metrics::{
     HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics, count,
 };
 use crate::readiness::{Cause, Readiness};
 use crate::shard::{self, Parts};
-use crate::{auth, drain, http, inbox, log, watchdog};
+use crate::{auth, drain, http, inbox, watchdog};
 
-/// Descriptors of the process that serve no client: standard streams, listeners, scrapes, the control thread.
-const DESCRIPTORS_RESERVED: usize = 32;
+/// Descriptors of the process that serve no client: standard streams, listeners, the control thread, and operators.
+const DESCRIPTORS_RESERVED: usize = 32 + admin::CONNECTIONS_MAX;
 
 /// Descriptors that a shard needs for itself.
 const DESCRIPTORS_PER_SHARD: usize = 8;
@@ -138,9 +139,8 @@ async fn serve(config: Config) -> Result<(), Error> {
         _ = shards.join_next() => return Err(Error::ShardEnded),
         () = signals.next() => {}
     }
-    let (connections, begun_at) = (gate.open(), clock.now());
-    let window_seconds = log::seconds(config.drain_window);
-    tracing::info!(connections, window_seconds, "draining: all connections are closed");
+    let begun = Draining { connections: gate.open(), begun_at: clock.now(), clock };
+    begun.log(config.drain_window);
     ready.block(Cause::Draining, "the gateway is shutting down", clock.now());
     metrics.draining.set(1.0);
     signal.drain();
@@ -149,14 +149,41 @@ async fn serve(config: Config) -> Result<(), Error> {
     tokio::select! {
         _ = &mut accept => {}
         _ = shards.join_next() => return Err(Error::ShardEnded),
-        () = emptied(&gate) => log_drained(connections, clock.now() - begun_at),
-        () = tokio::time::sleep(patience) => tracing::warn!(left = gate.open(), "some connections did not end in time"),
-        () = signals.next() => tracing::warn!(left = gate.open(), "a second signal ends the drain"),
+        () = emptied(&gate) => begun.log_end(),
+        () = tokio::time::sleep(patience) => begun.log_cut(gate.open(), "some connections did not end in time"),
+        () = signals.next() => begun.log_cut(gate.open(), "a second signal ends the drain"),
     }
     tell_all(&outlets, || Command::Stop);
     admin.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A drain, as the log tells it.
+struct Draining {
+    /// Open when it began.
+    connections: usize,
+    begun_at: u64,
+    clock: Clock,
+}
+
+impl Draining {
+    fn log(&self, window: Duration) {
+        let (connections, window_seconds) = (self.connections, seconds(window));
+        tracing::info!(connections, window_seconds, "draining: all connections are closed");
+    }
+
+    fn log_end(&self) {
+        tracing::info!(connections = self.connections, seconds = self.lasted(), "drained");
+    }
+
+    fn log_cut(&self, left: usize, why: &'static str) {
+        tracing::warn!(connections = self.connections, left, seconds = self.lasted(), "{why}");
+    }
+
+    fn lasted(&self) -> f64 {
+        seconds(Duration::from_nanos(self.clock.now().saturating_sub(self.begun_at)))
+    }
 }
 
 fn tell_all(shards: &[Outlet], command: impl Fn() -> Command) {
@@ -175,12 +202,6 @@ fn log_start(config: &Config, public: SocketAddr, admin: SocketAddr, connections
     };
     let (shards, node) = (config.shards, &config.shard.node);
     tracing::info!(version, %node, %public, %admin, shards, connections, auth, "started");
-}
-
-/// The line that says how long it took to close so many connections, in nanoseconds.
-fn log_drained(connections: usize, took: u64) {
-    let seconds = log::seconds(Duration::from_nanos(took));
-    tracing::info!(connections, seconds, "drained");
 }
 
 fn bind(addr: SocketAddr) -> Result<Listener, Error> {

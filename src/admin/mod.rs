@@ -4,6 +4,7 @@
 //! once-a-second upkeep of the metrics. It is meant for operators and scrapers, never for the world.
 //! What only a shard knows, it asks the shards; whatever they do, every answer comes in a bounded time.
 
+mod activity;
 mod answer;
 mod ask;
 mod connections;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
@@ -34,6 +36,7 @@ use crate::inbox::Outlet;
 use crate::metrics::{AdminMetrics, Recorder};
 use crate::readiness::Readiness;
 
+pub use self::places::CONNECTIONS_MAX;
 use self::tap::Taps;
 
 /// How long the listener waits for others.
@@ -43,11 +46,17 @@ pub struct Options {
     pub answer: Duration,
     /// Between two signs of life of a tap on which nothing happens.
     pub keep_alive: Duration,
+    /// For a peer to send a whole request, or to read more of what is written.
+    pub peer: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(1), keep_alive: Duration::from_secs(15) }
+        Self {
+            answer: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(15),
+            peer: Duration::from_secs(10),
+        }
     }
 }
 
@@ -117,8 +126,7 @@ impl AdminHandle {
 /// [`StartError`] when the address cannot be bound or the thread cannot be started; nothing runs then.
 pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> {
     let bind = |source| StartError::Bind { addr, source };
-    let listener = std::net::TcpListener::bind(addr).map_err(bind)?;
-    listener.set_nonblocking(true).map_err(bind)?;
+    let listener = listen(addr).map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
@@ -128,6 +136,7 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
     };
     let (running, stopped) = drain::pair();
     let metrics = AdminMetrics::new(&state.recorder);
+    routes::register(&metrics);
     let context = Arc::new(Context { state, metrics, taps: Taps::default(), stopped });
     let thread = thread::Builder::new()
         .name("admin".to_owned())
@@ -135,6 +144,18 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
         .map_err(StartError::Thread)?;
     Ok(AdminHandle { addr: bound, running: Some(running), thread: Some(thread) })
 }
+
+fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What may wait to be accepted: who comes while there is no space tries again only after a second.
+const BACKLOG: i32 = 1024;
 
 /// What every request is answered from.
 struct Context {

@@ -82,8 +82,8 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
     if !is_loopback(config.admin_listen.ip()) {
         found.push((
             "admin_listen",
-            "is not a loopback address: whoever reaches it can read who is connected and what is said, since it asks \
-             for no password; let only operators and Prometheus reach it"
+            "is not a loopback address, and operators are not asked who they are: whoever reaches it can read the \
+             names of users and what they say; let it be a private address, or behind a firewall"
                 .to_owned(),
         ));
     }

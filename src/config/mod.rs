@@ -136,6 +136,13 @@ pub struct Mistake {
     reason: String,
 }
 
+impl Mistake {
+    /// The setting, if it is about one.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {

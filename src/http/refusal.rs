@@ -8,7 +8,7 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_A
 use hyper::http::response;
 use hyper::{Response, StatusCode};
 
-use crate::metrics::HandshakeFailure;
+use crate::metrics::{HandshakeFailure, LabelValue as _};
 
 /// Why a request is not served: the answer, and what it is counted as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,10 +105,10 @@ impl Refusal {
         self.failure
     }
 
-    /// Writes a line about it, at a level that operators do not see unless they look for what peers do wrong.
+    /// Writes a line about it, at a level for those who look for what peers do wrong.
     pub(super) fn log(&self) {
-        let (status, error, detail) = (self.status.as_u16(), self.error, &*self.message);
-        tracing::debug!(status, error, detail, "a request was refused");
+        let (status, reason, detail) = (self.status.as_u16(), self.failure.as_str(), &*self.message);
+        tracing::debug!(status, reason, detail, "a request was refused");
     }
 
     /// The whole answer.

@@ -45,9 +45,8 @@ const HEAD: &str = "\
 Everything that `GET /metrics` on the admin listener says, in the Prometheus text format; written from the table in
 `src/metrics/table.rs`. Units are base units. All series are there from the first scrape on, at zero. Labels have the
 values listed here and no others: no room, user, address or code that a client chose becomes a series of `/metrics`.
-Only those of requests to the admin listener come with the first request of their kind. Counts are at most 50 ms behind
-while a shard is busy, and exact when it is not; the oldest that waits and the largest queue are looked for ten times a
-second, or once when more than 1000 clients of a shard are behind.
+Counts are at most 50 ms behind while a shard is busy, and exact when it is not; the oldest that waits and the largest
+queue are looked for ten times a second, or once when more than 1000 clients of a shard are behind.
 ";
 
 const ROOMS: &str = "\

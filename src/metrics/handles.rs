@@ -335,6 +335,14 @@ impl AdminMetrics {
         }
     }
 
+    /// Shows the series of a kind of request and answer before there is one.
+    pub fn register(&self, route: &'static str, method: &'static str, code: u16) {
+        let labels = [("route", route), ("method", method), ("code", &code.to_string())];
+        // Registering is all there is to do; what comes back is for counting.
+        let _ = self.recorder.counter(&table::HTTP_REQUESTS, &labels);
+        let _ = self.recorder.histogram(&table::HTTP_DURATION, &[("route", route)]);
+    }
+
     /// Counts a request and its time in seconds. `route` and `method` come from lists, `code` is an answer's status.
     ///
     /// Looks the series up by name: requests to this listener are rare.

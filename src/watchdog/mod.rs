@@ -130,8 +130,9 @@ impl Driver {
         for (shard, since) in self.shards.0.iter().zip(self.watch.stalled_since()) {
             shard.stalled_since.store(since.unwrap_or(NOT_STALLED), Ordering::Relaxed);
         }
-        let since = self.watch.stalled_since().flatten().min().unwrap_or(now);
-        self.set(Cause::ShardStalled, stalled(&self.watch, now), since);
+        // The cause is as old as the stall, which is found later.
+        let since = self.watch.stalled_since().flatten().min();
+        self.set(Cause::ShardStalled, stalled(&self.watch, now), since.unwrap_or(now));
         self.set(Cause::Full, full(&self.gate), now);
     }
 
@@ -147,6 +148,7 @@ impl Driver {
         }
     }
 
+    /// Says it, if there is a detail, of the time since then, or takes it back.
     fn set(&self, cause: Cause, detail: Option<String>, since: u64) {
         match detail {
             Some(detail) => self.ready.block(cause, detail, since),
@@ -232,6 +234,11 @@ mod tests {
 
         let detail = "shard 1 has not come round for 2.5 s, shard 2 for 1.5 s".to_owned();
         assert_eq!(world.details(2600 * MS), [(Cause::ShardStalled, detail)]);
+        let for_seconds = world.driver.ready.reasons(2600 * MS)[0].for_seconds;
+        assert!(
+            (for_seconds - 2.6).abs() < 1e-9,
+            "all the time that shard 1 did not come round: {for_seconds}"
+        );
         assert!(world.shows("fanfare_shard_stalled_seconds{shard=\"0\"} 0"));
         assert!(world.shows("fanfare_shard_stalled_seconds{shard=\"1\"} 2.6"));
         assert!(world.shows("fanfare_shard_stalls_total{shard=\"1\"} 1"));

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 import unittest
+from urllib.parse import quote
 
 from faults import StoppedThread
 from support import DEADLINE, Client, Gateway, RawClient, fetch, poll_async
@@ -66,6 +67,8 @@ class Events:
             before.append(got)
 
     def close(self):
+        # The socket of an answer that ends with its connection belongs to the response.
+        self.response.close()
         self.connection.close()
 
 
@@ -372,34 +375,41 @@ class Logs(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(sum(expected in message for message in messages), 1, messages)
         self.assertTrue(all({"timestamp", "level", "target"} <= line.keys() for line in lines))
         text = "".join(gateway.log)
-        (drained,) = (line for line in lines if line["message"] == "drained")
-        self.assertEqual((drained["connections"], type(drained["seconds"])), (0, float))
         self.assertNotIn("not to be seen", text)
         self.assertNotIn(token, text)
         self.assertLess(len(lines), 12, "what peers do wrong is not said at this level")
+        told = {line["message"].split(":")[0]: line for line in lines}
+        self.assertEqual((told["draining"]["connections"], told["draining"]["window_seconds"]), (0, 0.2))
+        self.assertEqual(told["drained"]["connections"], 0)
+        self.assertIsInstance(told["drained"]["seconds"], float)
 
-    async def test_a_client_cannot_forge_a_line_by_its_name(self):
+    async def test_what_clients_do_is_one_flat_line_each_whatever_they_are_called(self):
+        forger = "a\nb\x1b[31m reason=x"
         for form in ("text", "json"):
-            gateway = Gateway("--log-format", form, LOG__LEVEL="debug")
-            forger = await Client.open(gateway, "user=a%0A2026-01-01T00:00:00Z%20%20INFO%20all%20is%20well%1B[31m")
-            await forger.close()
+            gateway = Gateway("--log-format", form, "--log-level", "debug")
+            client = await Client.open(gateway, f"user={quote(forger)}")
+            await client.connection.close()
+            with self.assertRaisesRegex(AssertionError, "400"):
+                await asyncio.to_thread(RawClient, gateway, "user=")
             self.assertEqual(await asyncio.to_thread(gateway.stop), 0)
             await poll_async("the last line", lambda: any("stopped" in line for line in gateway.log))
-            (line,) = (line for line in gateway.log if "all is well" in line)
-            self.assertNotIn("\x1b", line)
+            (ended,) = (line for line in gateway.log if "a connection ended" in line)
+            (refused,) = (line for line in gateway.log if "a request was refused" in line)
             if form == "text":
-                self.assertRegex(line, r'DEBUG .*a connection ended .*user="a\\n2026')
-            else:
-                line = json.loads(line)
-                self.assertEqual((line["level"], line["user"].split("\n")[0]), ("DEBUG", "a"))
-                self.assertRegex(line["peer"], r"^127\.0\.0\.1:\d+$")
+                self.assertIn(r'user="a\nb\u{1b}[31m reason=x" ', ended)
+                self.assertTrue(all(re.match(r" *\d{4}-\d\d-\d\dT", line) for line in gateway.log), gateway.log)
+                continue
+            ended, refused = json.loads(ended), json.loads(refused)
+            self.assertEqual((ended["user"], ended["reason"]), (forger, "client"))
+            self.assertRegex(ended["peer"], r"^127\.0\.0\.1:\d+$")
+            self.assertEqual((refused["status"], refused["reason"]), (400, "bad_request"))
 
-    async def test_what_is_hardly_meant_is_logged_in_the_form_of_all_lines(self):
-        gateway = Gateway("--log-format", "json", AUTH__SECRET="short")
+    async def test_warnings_about_the_configuration_are_lines_like_all_others(self):
+        gateway = Gateway("--log-format", "json", "--auth", "jwt", AUTH__SECRET="short")
         self.assertEqual(await asyncio.to_thread(gateway.stop), 0)
         await poll_async("the last line", lambda: any("stopped" in line for line in gateway.log))
         lines = [json.loads(line) for line in gateway.log]
-        (warning,) = (line for line in lines if "auth.secret" in line["message"])
+        (warning,) = (line for line in lines if line.get("key") == "auth.secret")
         self.assertEqual(warning["level"], "WARN")
         self.assertIn("has 5 bytes", warning["message"])
 

@@ -36,7 +36,7 @@ fn connection() -> Connection {
     }
 }
 
-fn tap_of(questions: &mpsc::Receiver<Question>) -> Tap {
+pub(super) fn tap_of(questions: &mpsc::Receiver<Question>) -> Tap {
     match questions.recv_timeout(PATIENCE).unwrap() {
         Question::Tap(tap) => tap,
         other => panic!("asked for {other:?}"),

@@ -408,7 +408,7 @@ impl Driver {
     }
 
     /// Says of those that ended when, and where they came from, while their sockets are there.
-    fn remember(&mut self) {
+    pub(super) fn remember(&mut self) {
         for (key, closed) in self.shard.core.farewells.take_fresh() {
             closed.closed_at = Clock::since_epoch().as_secs_f64();
             closed.peer = self.sockets.get(*key).and_then(|socket| socket.peer.addr());

@@ -23,6 +23,8 @@ impl Driver {
                 let _ = answer.send(addressed.collect());
             }
             Question::Closed { limit, answer } => {
+                // Some may have ended in this turn.
+                self.remember();
                 let _ = answer.send(self.shard.core.closed(limit));
             }
             Question::Rooms { limit, now, answer } => {
