@@ -226,7 +226,7 @@ table! {
         SOCKET_WRITES: Kind::Counter, "fanfare_socket_writes_total", Some(Unit::Count),
             [listed::<WriteResult>()], "Writes to client sockets.";
         DROPPED: Kind::Counter, "fanfare_messages_dropped_total", Some(Unit::Count), [listed::<DropReason>()],
-            "Messages that a recipient was not given, counted for each recipient.";
+            "Messages that a recipient was not given, counted for each recipient: who was a member when its shard took the message, and did not leave.";
     }
     "Shards" {
         SHARD_CONNECTIONS: Kind::Gauge, "fanfare_shard_connections", Some(Unit::Count), [SHARD],

@@ -218,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn counts_the_size_of_a_message_once_for_each_member_that_it_is_for() {
+        let mut world = World::new();
+        let members = ["ann", "ben", "cat"].map(|user| world.enter(user));
+        for member in members {
+            world.say(member, r#"{"type":"join","room_id":5}"#);
+        }
+        world.say(members[0], r#"{"type":"message","room_id":5,"content":"x"}"#);
+        world.say(members[0], r#"{"type":"message","room_id":5,"content":"x","echo":false}"#);
+        world.apply();
+
+        assert_eq!(world.shard.core.counts.samples.message_size[Direction::Sent].count(), 3 + 2);
+    }
+
+    #[test]
     fn counts_a_message_as_sent_only_when_its_last_byte_was_taken() {
         let mut world = World::new();
         let ann = world.enter("ann");

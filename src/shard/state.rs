@@ -345,7 +345,8 @@ impl Core {
         let Some(local) = self.rooms.get_mut(room) else { return };
         local.room.append(publication, self.time);
         let (payload, members) = (publication.message.payload().len(), local.room.members().len());
-        self.counts.samples.message_size[Direction::Sent].record_many(payload as u64, members as u64);
+        let recipients = members.saturating_sub(usize::from(publication.exclude.is_some()));
+        self.counts.samples.message_size[Direction::Sent].record_many(payload as u64, recipients as u64);
         if !mem::replace(&mut local.queued, true) {
             self.ready.push_back(room);
         }
