@@ -1,6 +1,7 @@
 //! How log lines are written: each event is one line, and a fault that comes ten thousand times a second does not fill a
 //! disk.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -33,6 +34,15 @@ where
     let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(writer);
     let lines = lines.log_internal_errors(false);
     lines.with_ansi(false).json().flatten_event(true).finish()
+}
+
+/// Has panics written as lines, instead of as they are on standard error.
+pub fn write_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+        tracing::error!(thread = std::thread::current().name(), backtrace, "{panic}");
+    }));
 }
 
 /// A time as the logs have it: in seconds, to the millisecond.

@@ -66,6 +66,7 @@ fn log(config: &Config) {
         LogFormat::Text => log::text(filter, io::stderr().is_terminal(), io::stderr).init(),
         LogFormat::Json => log::json(filter, io::stderr).init(),
     }
+    log::write_panics();
 }
 
 /// One line each on standard error.

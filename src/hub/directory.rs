@@ -57,6 +57,22 @@ impl Directory {
         }
     }
 
+    /// Lets a shard out of all rooms that it is in, and takes all its connections from their users'.
+    pub(super) fn forget_shard(&self, shard: ShardIndex) {
+        let rooms: Vec<_> = self.rooms.iter().map(|entry| Arc::clone(&entry)).collect();
+        for room in rooms {
+            if room.evict(shard) == Some(true)
+                && let Some(id) = room.id()
+            {
+                self.forget(id, &room);
+            }
+        }
+        self.users.retain(|_, addresses| {
+            addresses.retain(|address| address.shard != shard);
+            !addresses.is_empty()
+        });
+    }
+
     pub(super) fn connect(&self, user: &UserId, address: Address) {
         self.users.entry(user.clone()).or_default().push(address);
     }

@@ -93,6 +93,14 @@ impl Hub {
         self.directory.exit(room, shard);
     }
 
+    /// Takes a shard that failed out of every room, and its connections from their users'.
+    ///
+    /// Looks at all rooms and users. The shard may enter rooms again, by keys that it has not used.
+    pub fn forget(&self, shard: ShardIndex) {
+        self.everyone.evict(shard);
+        self.directory.forget_shard(shard);
+    }
+
     /// The room that every client is to be a member of.
     pub fn everyone(&self) -> &Arc<Room> {
         &self.everyone

@@ -103,14 +103,18 @@ impl Room {
     ///
     /// True when it ended just here; the caller then takes the room out of the directory.
     pub(super) fn exit(&self, shard: ShardIndex) -> bool {
+        let has_left = self.evict(shard);
+        debug_assert!(has_left.is_some(), "a shard leaves once");
+        has_left.unwrap_or(false)
+    }
+
+    /// As [`Room::exit`], for a shard that may not be in the room; `None` when it is not.
+    pub(super) fn evict(&self, shard: ShardIndex) -> Option<bool> {
         let mut sequencer = self.lock();
-        let Some(index) = sequencer.targets.iter().position(|target| target.shard == shard) else {
-            debug_assert!(false, "a shard leaves once");
-            return false;
-        };
+        let index = sequencer.targets.iter().position(|target| target.shard == shard)?;
         sequencer.targets.swap_remove(index);
         sequencer.closed = sequencer.targets.is_empty() && self.id.is_some();
-        sequencer.closed
+        Some(sequencer.closed)
     }
 
     /// Gives a message its offset and to each shard with members, or does neither.

@@ -246,7 +246,7 @@ table! {
         STALLS: Kind::Counter, "fanfare_shard_stalls_total", Some(Unit::Count), [SHARD],
             "How often the watchdog found a shard that did not come round.";
         PANICS: Kind::Counter, "fanfare_shard_panics_total", Some(Unit::Count), [SHARD],
-            "Panics caught on a shard's thread.";
+            "Panics of a shard's thread: its clients are closed with 1011 and it begins anew, or one handshake fails.";
     }
     "The admin listener" {
         HTTP_REQUESTS: Kind::Counter, "fanfare_http_requests_total", Some(Unit::Count),

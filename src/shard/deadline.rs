@@ -73,6 +73,13 @@ pub(super) struct Drain {
     window: u32,
 }
 
+impl Drain {
+    /// The same drain, of which only those who come are left to be closed.
+    pub(super) fn of_nobody(self) -> Self {
+        Self { keys: Vec::new(), closed: 0, ..self }
+    }
+}
+
 impl Core {
     /// Brings the wheel to `now` (nanoseconds) and acts on every deadline that has passed. `unix` are seconds since
     /// the Unix epoch, for the timestamps of messages.

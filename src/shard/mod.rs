@@ -16,6 +16,7 @@ mod inspection;
 mod outbound;
 mod queue;
 mod report;
+mod restart;
 mod room;
 mod state;
 mod taps;

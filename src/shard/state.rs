@@ -131,7 +131,16 @@ impl LocalRoom {
 
 impl Shard {
     pub(super) fn new(index: ShardIndex, options: Arc<Options>, hub: Arc<Hub>) -> Self {
-        let mut rooms = SlotMap::with_key();
+        Self::with_keys(index, options, hub, SlotMap::with_key())
+    }
+
+    /// A shard whose rooms get keys of this map, which is empty.
+    pub(super) fn with_keys(
+        index: ShardIndex,
+        options: Arc<Options>,
+        hub: Arc<Hub>,
+        mut rooms: SlotMap<RoomKey, LocalRoom>,
+    ) -> Self {
         let everyone = rooms.insert_with_key(|key| {
             let (everyone, _) = hub.join_everyone(index, key);
             LocalRoom::new(everyone, options.batch_bytes, 0)

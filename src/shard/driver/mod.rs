@@ -8,6 +8,7 @@ mod handshakes;
 mod input;
 mod output;
 mod questions;
+mod recovery;
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,6 +37,7 @@ use super::state::Shard;
 use super::wheel::{TICK, ticks_passed};
 
 use questions::Scan;
+use recovery::Panics;
 
 /// What one read takes at most, and the size of the buffer that all connections of a shard share.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -95,7 +97,7 @@ pub fn spawn(parts: Parts) -> Result<JoinHandle<()>, SpawnError> {
     Ok(handle)
 }
 
-/// Counts the panic that ends the shard's thread, if one does.
+/// Counts the panic that ends the shard's thread, if one does: the last of too many.
 struct CountPanic(Counter);
 
 impl Drop for CountPanic {
@@ -142,6 +144,7 @@ struct Driver {
     failing: Repeats,
     /// Lines about times in which it did not come round.
     standing: Repeats,
+    panics: Panics,
     /// Since when it has not slept, or that was last counted.
     awake_since: u64,
 }
@@ -191,13 +194,14 @@ impl Driver {
             beats: 0,
             failing: Repeats::default(),
             standing: Repeats::default(),
+            panics: Panics::default(),
             awake_since: now,
         })
     }
 
     async fn run(mut self) {
         loop {
-            if self.turn() == Next::End {
+            if self.guarded_turn() == Next::End {
                 return;
             }
             if self.has_work() {
@@ -424,3 +428,6 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

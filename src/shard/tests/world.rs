@@ -21,9 +21,9 @@ use super::super::{Heartbeat, Options};
 /// One shard of a gateway, usually the only one, with a clock of its own.
 pub(in crate::shard) struct World {
     pub(in crate::shard) shard: Shard,
-    pub(super) hub: Arc<Hub>,
+    pub(in crate::shard) hub: Arc<Hub>,
     inbox: Inbox,
-    pub(super) gate: Gate,
+    pub(in crate::shard) gate: Gate,
     ids: u64,
     pub(in crate::shard) now: u64,
 }
