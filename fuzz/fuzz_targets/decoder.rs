@@ -45,6 +45,7 @@ fn describe(event: &Event<'_>, limit: usize) -> String {
             assert!(*kind == MessageKind::Binary || std::str::from_utf8(payload).is_ok());
             format!("{kind:?} {:x?}", &payload[..])
         }
+        Event::Compressed { .. } => unreachable!("it was not negotiated"),
         Event::Ping(payload) => format!("ping {:x?}", &payload[..]),
         Event::Pong(payload) => format!("pong {:x?}", &payload[..]),
         Event::Close(None) => "close".to_owned(),

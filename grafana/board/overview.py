@@ -139,10 +139,13 @@ def board() -> Json:
                 ),
                 graph(
                     "Bytes on the wire",
-                    "Traffic with frame headers, without TCP; compare it with what the network takes.",
+                    "Traffic with frame headers, without TCP; compare it with what the network takes. Publications are "
+                    "compressed once for each shard, and not for each recipient.",
                     "Bps",
                     Query(rate("fanfare_received_bytes_total", match='layer="wire"'), "in"),
                     Query(rate("fanfare_sent_bytes_total", match='layer="wire"'), "out"),
+                    Query(rate("fanfare_compression_input_bytes_total"), "compressed, before"),
+                    Query(rate("fanfare_compression_output_bytes_total"), "compressed, after"),
                 ),
             ),
         ),

@@ -51,6 +51,7 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
             "is less than `limits.message_bytes`: the longest allowed message could never be delivered";
         refuse(message_bytes > bytes, key, reason);
     }
+    refuse(config.shard.compression.level > 9, "compression.level", "is more than 9");
     refuse(
         config.watchdog.stall < watchdog::LOOK_EVERY * 2,
         "limits.stall",

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::auth::{self, Mode};
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
-use crate::{http, hub, listener, shard, watchdog};
+use crate::{http, hub, listener, shard, watchdog, ws};
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
@@ -72,6 +72,7 @@ impl Default for Config {
                 message_bytes: 64 << 10,
                 outbound_bytes: OUTBOUND_BYTES,
                 batch_bytes: batch_bytes(OUTBOUND_BYTES),
+                compression: ws::DeflateOptions::default(),
                 heartbeat: shard::Heartbeat::default(),
                 session: session::Limits::default(),
                 node: host_name(),

@@ -214,6 +214,24 @@ pub(super) static SETTINGS: &[Setting] = &[
         shard.session.bad_messages,
         "Refused messages in a row that close a connection with 1008."
     ),
+    setting!(
+        "compression.enabled",
+        flag,
+        http.compression,
+        "Compresses messages for clients that offer it (permessage-deflate), without a context between messages.\nNot for fanfare.v1.ndjson."
+    ),
+    setting!(
+        "compression.threshold",
+        size,
+        shard.compression.threshold,
+        "Shorter messages are sent as they are."
+    ),
+    setting!(
+        "compression.level",
+        count,
+        shard.compression.level,
+        "From 1, the fastest, to 9, the smallest. A message to a room is compressed once for each shard."
+    ),
     setting!("heartbeat.ping", duration, shard.heartbeat.ping, "Time between two pings to a client."),
     setting!(
         "heartbeat.timeout",

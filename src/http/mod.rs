@@ -4,6 +4,7 @@
 //! parsed by hyper, checks it (`guard`, `origin`, `identity`), answers, and gives the socket back with whatever came
 //! behind the head.
 
+mod extensions;
 mod guard;
 mod head;
 mod identity;
@@ -24,11 +25,13 @@ use crate::auth::{Claims, Verifier};
 use crate::clock::Clock;
 use crate::drain;
 use crate::metrics::{HandshakeFailure, HttpMetrics};
+use crate::ws::Compression;
 
 use origin::Origins;
 pub use upgrade::handshake;
 
 /// Bounds of a request, and what is served.
+#[expect(clippy::struct_excessive_bools, reason = "each switches one thing, on its own")]
 #[derive(Clone, Debug)]
 pub struct Options {
     /// From accept until the answer must be written.
@@ -48,6 +51,8 @@ pub struct Options {
     pub echo: bool,
     /// Whether `/` is the demo page.
     pub demo: bool,
+    /// Whether messages may be compressed, with clients that offer it.
+    pub compression: bool,
 }
 
 impl Default for Options {
@@ -61,6 +66,7 @@ impl Default for Options {
             allow_loopback_origins: false,
             echo: false,
             demo: false,
+            compression: true,
         }
     }
 }
@@ -115,6 +121,8 @@ pub struct Upgraded {
     pub claims: Claims,
     /// Whether `fanfare.v1.ndjson` was chosen.
     pub ndjson: bool,
+    /// What was negotiated for it.
+    pub compression: Compression,
 }
 
 /// What a WebSocket is for.

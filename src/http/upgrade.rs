@@ -28,7 +28,9 @@ use tokio::time::{timeout, timeout_at};
 use crate::auth::{AuthError, Claims};
 use crate::clock::Clock;
 use crate::metrics::{AuthResult, HandshakeFailure};
+use crate::ws::Compression;
 
+use super::extensions::{self, SEC_WEBSOCKET_EXTENSIONS};
 use super::guard::{self, Route, Subprotocol};
 use super::head::HeadFinder;
 use super::identity;
@@ -50,9 +52,9 @@ pub async fn handshake(stream: TcpStream, shared: &Shared, full: bool, accepted_
         Ok(Ok(Served::Upgrade { end, admitted })) => {
             drop(link);
             shared.metrics.duration.record(accepted_at.elapsed());
-            let Admitted { endpoint, claims, ndjson } = admitted;
+            let Admitted { endpoint, claims, ndjson, compression } = admitted;
             let read_ahead = Bytes::copy_from_slice(&received[end..]);
-            return Outcome::Upgraded(Upgraded { stream, read_ahead, endpoint, claims, ndjson });
+            return Outcome::Upgraded(Upgraded { stream, read_ahead, endpoint, claims, ndjson, compression });
         }
         Ok(Ok(Served::Page)) => {
             link.linger().await;
@@ -104,6 +106,7 @@ struct Admitted {
     endpoint: Endpoint,
     claims: Claims,
     ndjson: bool,
+    compression: Compression,
 }
 
 async fn serve(
@@ -196,7 +199,14 @@ fn respond<B>(
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen.name()));
     }
     let ndjson = subprotocol == Some(Subprotocol::Ndjson);
-    Ok((response, Some(Admitted { endpoint, claims, ndjson })))
+    // Lines are joined as they wait, and what is compressed once cannot be joined any more.
+    let may_compress = shared.options.compression && !ndjson;
+    let taken = Some(request.headers()).filter(|_| may_compress).and_then(extensions::choose);
+    let compression = taken.as_ref().map_or(Compression::Off, |taken| taken.compression);
+    if let Some(taken) = taken {
+        response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, taken.answer);
+    }
+    Ok((response, Some(Admitted { endpoint, claims, ndjson, compression })))
 }
 
 /// Finds out who asks, and counts how the check of a token ended.

@@ -3,8 +3,9 @@
 use metrics::{Counter, Gauge};
 
 use super::labels::{
-    AcceptError, AuthResult, CloseReason, CloseSent, Direction, DropReason, Family, HandshakeFailure,
-    LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
+    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
+    HandshakeFailure, LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage,
+    WriteResult,
 };
 use super::merged::{Histogram, Samples, Seconds};
 use super::{Recorder, table};
@@ -53,7 +54,11 @@ pub struct ShardMetrics {
     /// Connections that wait for the rest of their request.
     pub handshakes: Gauge,
     /// Upgrades completed.
-    pub opened: Counter,
+    pub opened: Family<Compressed, Counter>,
+    /// Bytes of publications that were compressed.
+    pub compression_input: Counter,
+    /// Bytes of the frames that they became.
+    pub compression_output: Counter,
     /// Connections ended.
     pub closed: Family<CloseReason, Counter>,
     connection_duration: Histogram,
@@ -128,7 +133,11 @@ impl ShardMetrics {
             connections: recorder.gauge(&table::CONNECTIONS, &[("transport", "ws")]),
             shard_connections: recorder.gauge(&table::SHARD_CONNECTIONS, &shard),
             handshakes: recorder.gauge(&table::HANDSHAKES, &shard),
-            opened: recorder.counter(&table::OPENED, &[("transport", "ws"), ("compression", "none")]),
+            opened: Family::new(|key, value| {
+                recorder.counter(&table::OPENED, &[("transport", "ws"), (key, value)])
+            }),
+            compression_input: recorder.counter(&table::COMPRESSION_INPUT, &[]),
+            compression_output: recorder.counter(&table::COMPRESSION_OUTPUT, &[]),
             closed: recorder.counters(&table::CLOSED),
             connection_duration: recorder.own_histogram(&table::CONNECTION_DURATION, &[]),
             close_sent: recorder.counters(&table::CLOSE_SENT),

@@ -73,6 +73,16 @@ macro_rules! label {
 }
 
 label! {
+    /// Whether compression was negotiated.
+    Compressed, "compression" {
+        /// Messages are as they are.
+        None = "none",
+        /// permessage-deflate (RFC 7692).
+        Deflate = "deflate",
+    }
+}
+
+label! {
     /// Why a WebSocket connection ended.
     CloseReason, "reason" {
         /// The client closed it or went away in good order.

@@ -25,8 +25,9 @@ pub use self::handles::{
     ShardSamples, VitalsMetrics,
 };
 pub use self::labels::{
-    AcceptError, AuthResult, CloseReason, CloseSent, Direction, DropReason, Family, HandshakeFailure,
-    LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
+    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
+    HandshakeFailure, LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage,
+    WriteResult,
 };
 pub use self::merged::{Histogram, Samples, write_head};
 pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};

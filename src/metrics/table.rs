@@ -3,8 +3,8 @@
 use metrics::Unit;
 
 use super::labels::{
-    AcceptError, AuthResult, CloseReason, CloseSent, Direction, DropReason, HandshakeFailure, LabelValue,
-    Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
+    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, HandshakeFailure,
+    LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
 };
 
 /// What a metric is.
@@ -147,7 +147,7 @@ table! {
         AUTH_DURATION: Kind::Histogram(LATENCY), "fanfare_auth_duration_seconds", Some(Unit::Seconds), [],
             "Time that the check of a token took.";
         OPENED: Kind::Counter, "fanfare_connections_opened_total", Some(Unit::Count),
-            [TRANSPORT, described("compression", "`none`")], "Upgrades to WebSocket completed.";
+            [TRANSPORT, listed::<Compressed>()], "Upgrades to WebSocket completed.";
         CLOSED: Kind::Counter, "fanfare_connections_closed_total", Some(Unit::Count),
             [listed::<CloseReason>()], "WebSocket connections that ended.";
         CONNECTION_DURATION: Kind::ShardHistogram(LIFETIME), "fanfare_connection_duration_seconds",
@@ -173,6 +173,10 @@ table! {
             [listed::<Layer>()], "Bytes from clients.";
         SENT_BYTES: Kind::Counter, "fanfare_sent_bytes_total", Some(Unit::Bytes), [listed::<Layer>()],
             "Bytes to clients.";
+        COMPRESSION_INPUT: Kind::Counter, "fanfare_compression_input_bytes_total", Some(Unit::Bytes), [],
+            "Bytes of publications that were compressed, once for each shard with members that can take it.";
+        COMPRESSION_OUTPUT: Kind::Counter, "fanfare_compression_output_bytes_total", Some(Unit::Bytes), [],
+            "Bytes of the frames that they became, each shared by all those members.";
         MESSAGE_SIZE: Kind::ShardHistogram(SIZE), "fanfare_message_size_bytes", Some(Unit::Bytes),
             [listed::<Direction>()],
             "Size of messages from clients, and of publications once for each member they are for.";

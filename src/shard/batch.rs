@@ -33,6 +33,8 @@ pub(super) type Marks = SmallVec<[Mark; 1]>;
 pub(super) struct Open {
     frames: Frames,
     pub(super) marks: Marks,
+    /// The same, from the first publication on that was compressed.
+    compressed: Option<Box<(Frames, Marks)>>,
     pub(super) trace: Trace,
 }
 
@@ -43,23 +45,61 @@ enum Frames {
     Many(Vec<u8>),
 }
 
+impl Frames {
+    fn append(&mut self, frame: &Bytes) {
+        match self {
+            Self::One(first) => *self = Self::Many([&first[..], &frame[..]].concat()),
+            Self::Many(frames) => frames.extend_from_slice(frame),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::One(frame) => frame,
+            Self::Many(frames) => frames,
+        }
+    }
+
+    fn seal(self) -> Bytes {
+        match self {
+            Self::One(frame) => frame,
+            // Boxed, as a backlog that holds a slice holds the spare capacity with it, and counts only the slice.
+            Self::Many(frames) => Bytes::from(frames.into_boxed_slice()),
+        }
+    }
+}
+
 impl Open {
     /// A batch that begins with this publication, which the shard took at `taken_at`.
-    pub(super) fn new(publication: &Publication, taken_at: u64) -> Self {
+    pub(super) fn new(publication: &Publication, compressed: Option<Bytes>, taken_at: u64) -> Self {
         let frame = publication.message.frame().clone();
         let mut marks = Marks::new();
         marks.push(mark(publication, frame.len()));
-        Self { frames: Frames::One(frame), marks, trace: Trace { origin: publication.origin, taken_at } }
+        let compressed = compressed.map(|frame| {
+            let marks = Marks::from_iter([compressed_mark(publication, &frame, frame.len())]);
+            Box::new((Frames::One(frame), marks))
+        });
+        let trace = Trace { origin: publication.origin, taken_at };
+        Self { frames: Frames::One(frame), marks, compressed, trace }
     }
 
     /// Adds a publication of a higher offset.
-    pub(super) fn append(&mut self, publication: &Publication, taken_at: u64) {
-        let frame = publication.message.frame();
-        match &mut self.frames {
-            Frames::One(first) => self.frames = Frames::Many([&first[..], &frame[..]].concat()),
-            Frames::Many(frames) => frames.extend_from_slice(frame),
-        }
+    pub(super) fn append(&mut self, publication: &Publication, compressed: Option<&Bytes>, taken_at: u64) {
         debug_assert!(self.marks.last().is_none_or(|last| last.offset < publication.offset), "offsets rise");
+        if compressed.is_some() && self.compressed.is_none() {
+            let before = Bytes::copy_from_slice(self.frames.bytes());
+            self.compressed = Some(Box::new((Frames::One(before), self.marks.clone())));
+        }
+        let frame = publication.message.frame();
+        if let Some((frames, marks)) = self.compressed.as_deref_mut() {
+            frames.append(compressed.unwrap_or(frame));
+            let end = frames.bytes().len();
+            marks.push(match compressed {
+                Some(frame) => compressed_mark(publication, frame, end),
+                None => mark(publication, end),
+            });
+        }
+        self.frames.append(frame);
         self.marks.push(mark(publication, self.bytes()));
         if publication.origin.read_at < self.trace.origin.read_at {
             self.trace = Trace { origin: publication.origin, taken_at };
@@ -68,10 +108,7 @@ impl Open {
 
     /// The bytes of all frames.
     pub(super) fn bytes(&self) -> usize {
-        match &self.frames {
-            Frames::One(frame) => frame.len(),
-            Frames::Many(frames) => frames.len(),
-        }
+        self.frames.bytes().len()
     }
 }
 
@@ -90,6 +127,8 @@ pub(super) struct Flight {
     pub(super) deliveries: usize,
     /// The whole batch for [`Flags::NDJSON`] members, once the first of them has been met.
     ndjson: Option<Part>,
+    /// The batch with its compressed publications, when there are any, for [`Flags::COMPRESSED`] members.
+    compressed: Option<Box<(Bytes, Marks)>>,
 }
 
 /// What one member gets of a batch.
@@ -102,11 +141,11 @@ pub(super) enum Part {
 
 impl From<Open> for Flight {
     fn from(open: Open) -> Self {
-        let bytes = match open.frames {
-            Frames::One(frame) => frame,
-            // Boxed, as a backlog that holds a slice holds the spare capacity with it, and counts only the slice.
-            Frames::Many(frames) => Bytes::from(frames.into_boxed_slice()),
-        };
+        let bytes = open.frames.seal();
+        let compressed = open.compressed.map(|compressed| {
+            let (frames, marks) = *compressed;
+            Box::new((frames.seal(), marks))
+        });
         let first = open.marks.first().map_or(0, |mark| mark.offset);
         let payload_bytes = open.marks.iter().map(Mark::payload_bytes).sum();
         Self {
@@ -118,6 +157,7 @@ impl From<Open> for Flight {
             recipients: 0,
             deliveries: 0,
             ndjson: None,
+            compressed,
         }
     }
 }
@@ -134,34 +174,39 @@ impl Flight {
         let publications = rest.len() - excluded;
         let is_whole = publications == self.marks.len();
         if publications == 0 {
-            Part::Nothing
-        } else if member.flags.has(Flags::NDJSON) && publications > 1 {
+            return Part::Nothing;
+        }
+        if member.flags.has(Flags::NDJSON) && publications > 1 {
             if !is_whole {
                 return self.join(start, |mark| !is_excluded(mark));
             }
             if self.ndjson.is_none() {
                 self.ndjson = Some(self.join(0, |_| true));
             }
-            self.ndjson.clone().unwrap_or(Part::All)
-        } else if is_whole {
-            Part::All
-        } else if excluded == 0 {
-            let payload_bytes = rest.iter().map(Mark::payload_bytes).sum();
-            Part::Own { bytes: self.bytes.slice(self.begin(start)..), publications, payload_bytes }
-        } else {
-            let mut bytes = Vec::with_capacity(self.bytes.len() - self.begin(start));
-            let mut payload_bytes = 0;
-            for index in (start..self.marks.len()).filter(|index| !is_excluded(&self.marks[*index])) {
-                bytes.extend_from_slice(&self.bytes[self.begin(index)..self.marks[index].end]);
-                payload_bytes += self.marks[index].payload_bytes();
-            }
-            Part::Own { bytes: bytes.into(), publications, payload_bytes }
+            return self.ndjson.clone().unwrap_or(Part::All);
         }
+        let compressed = self.compressed.as_deref().filter(|_| member.flags.has(Flags::COMPRESSED));
+        let (bytes, marks) = match compressed {
+            Some((bytes, marks)) => (bytes, marks),
+            None if is_whole => return Part::All,
+            None => (&self.bytes, &self.marks),
+        };
+        if excluded == 0 {
+            let payload_bytes = marks[start..].iter().map(Mark::payload_bytes).sum();
+            return Part::Own { bytes: bytes.slice(begin(marks, start)..), publications, payload_bytes };
+        }
+        let mut own = Vec::with_capacity(bytes.len() - begin(marks, start));
+        let mut payload_bytes = 0;
+        for index in (start..marks.len()).filter(|index| !is_excluded(&marks[*index])) {
+            own.extend_from_slice(&bytes[begin(marks, index)..marks[index].end]);
+            payload_bytes += marks[index].payload_bytes();
+        }
+        Part::Own { bytes: own.into(), publications, payload_bytes }
     }
 
     /// The wanted messages from `start` on, joined by line feeds into as few frames as the limit allows.
     fn join(&self, start: usize, is_wanted: impl Fn(&Mark) -> bool) -> Part {
-        let mut frames = Vec::with_capacity(self.bytes.len() - self.begin(start));
+        let mut frames = Vec::with_capacity(self.bytes.len() - begin(&self.marks, start));
         let mut lines = Vec::new();
         let (mut publications, mut payload_bytes) = (0, 0);
         for mark in self.marks[start..].iter().filter(|mark| is_wanted(mark)) {
@@ -181,11 +226,11 @@ impl Flight {
         payload_bytes += lines.len();
         Part::Own { bytes: frames.into(), publications, payload_bytes }
     }
+}
 
-    /// Where the frame of publication `index` begins.
-    fn begin(&self, index: usize) -> usize {
-        index.checked_sub(1).map_or(0, |before| self.marks[before].end)
-    }
+/// Where the frame of publication `index` begins.
+fn begin(marks: &[Mark], index: usize) -> usize {
+    index.checked_sub(1).map_or(0, |before| marks[before].end)
 }
 
 /// How many of these publications are for a member.
@@ -196,6 +241,12 @@ pub(super) fn count_for(marks: &[Mark], member: Member) -> usize {
 
 fn mark(publication: &Publication, end: usize) -> Mark {
     let payload = end - publication.message.payload().len();
+    Mark { offset: publication.offset, payload, end, exclude: publication.exclude }
+}
+
+/// As [`mark`], of a compressed frame that ends at `end`.
+fn compressed_mark(publication: &Publication, frame: &Bytes, end: usize) -> Mark {
+    let payload = end - ws::message_payloads(frame).map(|(_, payload)| payload.len()).sum::<usize>();
     Mark { offset: publication.offset, payload, end, exclude: publication.exclude }
 }
 

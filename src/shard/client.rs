@@ -8,7 +8,7 @@ use crate::http::Endpoint;
 use crate::id::RoomKey;
 use crate::inbox::Permit;
 use crate::session::Session;
-use crate::ws::Decoder;
+use crate::ws::{Compression, Decoder};
 
 use super::Heartbeat;
 use super::counts::Form;
@@ -54,6 +54,7 @@ pub(super) struct Client {
     pub(super) memberships: SmallVec<[Membership; 2]>,
     pub(super) stage: Stage,
     pub(super) endpoint: Endpoint,
+    pub(super) compression: Compression,
     pub(super) opened_at: u32,
     pub(super) heard_at: u32,
     pub(super) ping_at: u32,

@@ -5,7 +5,7 @@ use crate::id::{ClientKey, NameRef, RoomId, RoomKey};
 use crate::metrics::{CloseReason, ReceivedType, RejectReason, SentType, Source};
 use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
 use crate::session::Action;
-use crate::ws::{self, CloseCode, DecodeError, Event, MessageKind, PreparedMessage};
+use crate::ws::{self, CloseCode, Compression, DecodeError, Event, MessageKind, PreparedMessage, Rules};
 
 use super::backlog::Lane;
 use super::client::Held;
@@ -38,19 +38,28 @@ impl Shard {
         client.heard_at = now;
         let mut input = input;
         loop {
-            let limit = self.core.options.message_bytes;
             let Some(client) = self.core.clients.get_mut(key).filter(|client| client.is_open()) else {
                 return;
             };
-            match client.decoder.decode(&mut input, limit) {
+            let limit = self.core.options.message_bytes;
+            let rules = Rules::new(limit, client.compression != Compression::Off);
+            match client.decoder.decode(&mut input, rules) {
                 Ok(None) => return,
                 Ok(Some(Event::Message { kind, payload })) => {
-                    self.core.tap_received(key, &payload);
-                    if self.message(key, kind, &payload, read_at, replies) == Flow::Held {
+                    if self.whole_message(key, kind, &payload, read_at, replies) == Flow::Held {
                         let message = payload.into_vec();
-                        self.core.counts.held += 1;
                         return self.core.hold(key, Held { read_at, message, rest: input.to_vec() });
                     }
+                }
+                Ok(Some(Event::Compressed { kind, payload })) => {
+                    let message = match self.inflate(kind, &payload) {
+                        Ok(message) => message,
+                        Err(error) => return self.core.close_for(key, error),
+                    };
+                    if self.whole_message(key, kind, &message, read_at, replies) == Flow::Held {
+                        return self.core.hold(key, Held { read_at, message, rest: input.to_vec() });
+                    }
+                    self.inflater.give_back(message);
                 }
                 Ok(Some(Event::Ping(payload))) => ws::encode_pong(replies, &payload),
                 Ok(Some(Event::Pong(payload))) => {
@@ -59,11 +68,32 @@ impl Shard {
                     }
                 }
                 Ok(Some(Event::Close(close))) => return self.core.answer_close(key, close.as_ref()),
-                Err(error) => {
-                    return self.core.close(key, error.close_code(), error.to_string(), close_reason(error));
-                }
+                Err(error) => return self.core.close_for(key, error),
             }
         }
+    }
+
+    fn inflate(&mut self, kind: MessageKind, payload: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        let message = self.inflater.inflate(payload, self.core.options.message_bytes)?;
+        match kind {
+            MessageKind::Text => ws::check_text(&message).map(|()| message),
+            MessageKind::Binary => Ok(message),
+        }
+    }
+
+    /// As [`Shard::message`], for one that is heard for the first time.
+    fn whole_message(
+        &mut self,
+        key: ClientKey,
+        kind: MessageKind,
+        payload: &[u8],
+        read_at: u64,
+        replies: &mut Vec<u8>,
+    ) -> Flow {
+        self.core.tap_received(key, payload);
+        let flow = self.message(key, kind, payload, read_at, replies);
+        self.core.counts.held += u64::from(flow == Flow::Held);
+        flow
     }
 
     fn message(
@@ -75,7 +105,7 @@ impl Shard {
         replies: &mut Vec<u8>,
     ) -> Flow {
         match (self.core.clients[key].endpoint, kind) {
-            (Endpoint::Echo, kind) => self.core.echo(kind, payload, replies),
+            (Endpoint::Echo, kind) => self.core.echo(key, kind, payload, replies),
             (Endpoint::Ws, MessageKind::Binary) => {
                 self.core.counts.heard(ReceivedType::Invalid, payload.len());
                 let text = "binary messages are not understood: send JSON in text";
@@ -87,7 +117,7 @@ impl Shard {
     }
 
     fn request(&mut self, key: ClientKey, payload: &[u8], read_at: u64, replies: &mut Vec<u8>) -> Flow {
-        let Self { parser, core } = self;
+        let Self { parser, core, .. } = self;
         let parsed = parser.parse(payload);
         let mut joined = core.clients[key].rooms_joined();
         if let Ok(Request::Join { room, .. }) = parsed.request
@@ -126,6 +156,11 @@ impl Shard {
 }
 
 impl Core {
+    /// Closes a client that broke a rule of the wire.
+    fn close_for(&mut self, key: ClientKey, error: DecodeError) {
+        self.close(key, error.close_code(), error.to_string(), close_reason(error));
+    }
+
     fn hold(&mut self, key: ClientKey, held: Held) {
         if let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) {
             client.held = Some(Box::new(held));
@@ -288,9 +323,14 @@ impl Core {
         ws::encode_text(replies, &self.json);
     }
 
-    fn echo(&mut self, kind: MessageKind, payload: &[u8], replies: &mut Vec<u8>) {
+    fn echo(&mut self, key: ClientKey, kind: MessageKind, payload: &[u8], replies: &mut Vec<u8>) {
         self.counts.heard(ReceivedType::Echo, payload.len());
         self.counts.replies.add(SentType::Echo, 1, payload.len());
+        if self.clients[key].compression == Compression::Both
+            && self.deflater.encode(replies, kind == MessageKind::Text, payload)
+        {
+            return;
+        }
         match kind {
             MessageKind::Text => ws::encode_text(replies, payload),
             MessageKind::Binary => ws::encode_binary(replies, payload),

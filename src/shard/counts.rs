@@ -16,6 +16,11 @@ use super::room::Completed;
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) opened: u64,
+    /// Those of them that negotiated compression.
+    pub(super) opened_compressed: u64,
+    /// Bytes of publications before they were compressed, and of the frames after.
+    pub(super) compression_input: u64,
+    pub(super) compression_output: u64,
     pub(super) closed: Tally<CloseReason>,
     pub(super) close_sent: Tally<CloseSent>,
     pub(super) close_received: Tally<ReceivedClose>,
@@ -114,10 +119,15 @@ impl Messages {
     #[cold]
     pub(super) fn add_frames(&mut self, form: Form, frames: &[u8]) -> usize {
         let mut count = 0;
-        for payload in ws::message_payloads(frames) {
+        for (is_compressed, payload) in ws::message_payloads(frames) {
             self.payload += payload.len() as u64;
             for message in form.messages(payload) {
-                let kind = if form == Form::Echo { SentType::Echo } else { kind_of(message) };
+                let kind = match form {
+                    Form::Echo => SentType::Echo,
+                    // Nothing else is compressed.
+                    Form::Json if is_compressed => SentType::Message,
+                    Form::Json | Form::Lines => kind_of(message),
+                };
                 self.kinds.add(kind, 1);
                 count += 1;
             }
@@ -129,7 +139,7 @@ impl Messages {
 impl Form {
     /// How many messages there are in whole frames.
     pub(super) fn count(self, frames: &[u8]) -> usize {
-        ws::message_payloads(frames).map(|payload| self.messages(payload).count()).sum()
+        ws::message_payloads(frames).map(|(_, payload)| self.messages(payload).count()).sum()
     }
 
     fn messages(self, payload: &[u8]) -> impl Iterator<Item = &[u8]> {

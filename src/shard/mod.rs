@@ -34,7 +34,7 @@ use crate::id::{NodeId, ShardIndex};
 use crate::inbox::Inbox;
 use crate::inspect::Vitals;
 use crate::metrics::ShardMetrics;
-use crate::{http, session};
+use crate::{http, session, ws};
 
 pub use driver::{SpawnError, spawn};
 
@@ -75,6 +75,8 @@ pub struct Options {
     pub outbound_bytes: usize,
     /// The most that one batch of a room carries, in bytes, but always one message.
     pub batch_bytes: usize,
+    /// Which messages are compressed for clients that can take it.
+    pub compression: ws::DeflateOptions,
     /// Liveness.
     pub heartbeat: Heartbeat,
     /// What a session may do.

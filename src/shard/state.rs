@@ -20,7 +20,7 @@ use crate::inbox::{Command, Permit, Publication};
 use crate::metrics::{CloseReason, Direction, DropReason, SentType};
 use crate::protocol::{self, Parser, Welcome};
 use crate::session::Session;
-use crate::ws::{CloseCode, Decoder, PreparedMessage};
+use crate::ws::{CloseCode, Compression, Decoder, Deflater, Inflater, PreparedMessage};
 
 use super::Options;
 use super::backlog::Lane;
@@ -65,6 +65,7 @@ impl Notice {
 pub(super) struct Newcomer {
     pub(super) session: Session,
     pub(super) endpoint: Endpoint,
+    pub(super) compression: Compression,
     /// Seconds until the token runs out.
     pub(super) expires_in: Option<u64>,
     pub(super) permit: Permit,
@@ -73,6 +74,7 @@ pub(super) struct Newcomer {
 /// The state of one shard.
 pub(super) struct Shard {
     pub(super) parser: Parser,
+    pub(super) inflater: Inflater,
     pub(super) core: Core,
 }
 
@@ -89,6 +91,7 @@ pub(super) struct Core {
     /// Clients whose input waits for a room to take more.
     pub(super) held: VecDeque<ClientKey>,
     pub(super) json: Vec<u8>,
+    pub(super) deflater: Deflater,
     /// Seconds since the Unix epoch.
     pub(super) timestamp: u64,
     /// Nanoseconds of the gateway's clock, as the driver last read it: at most one turn ago.
@@ -147,6 +150,7 @@ impl Shard {
         });
         let core = Core {
             index,
+            deflater: Deflater::new(options.compression),
             options,
             hub,
             clients: SlotMap::with_key(),
@@ -172,14 +176,14 @@ impl Shard {
             gone: VecDeque::new(),
             drain: None,
         };
-        Self { parser: Parser::default(), core }
+        Self { parser: Parser::default(), inflater: Inflater::default(), core }
     }
 }
 
 impl Core {
     /// Takes a client in and queues its `welcome`.
     pub(super) fn admit(&mut self, newcomer: Newcomer) -> ClientKey {
-        let Newcomer { session, endpoint, expires_in, permit } = newcomer;
+        let Newcomer { session, endpoint, compression, expires_in, permit } = newcomer;
         let now = self.wheel.now();
         let heartbeat = &self.options.heartbeat;
         let expires_in =
@@ -197,6 +201,7 @@ impl Core {
             memberships: SmallVec::new(),
             stage: Stage::Open,
             endpoint,
+            compression,
             opened_at: now,
             heard_at: now,
             blocked_at: 0,
@@ -204,7 +209,10 @@ impl Core {
             wheel_at: u32::MAX,
             _permit: permit,
         });
-        self.counts.opened += 1;
+        match compression {
+            Compression::Off => self.counts.opened += 1,
+            Compression::FromClient | Compression::Both => self.counts.opened_compressed += 1,
+        }
         if endpoint == Endpoint::Ws {
             self.hub.connect(&user, Address { shard: self.index, client: key });
             let position = self.rooms[self.everyone].hub.position();
@@ -236,7 +244,11 @@ impl Core {
     /// Makes a client a member of a room of this shard, for publications after `offset`.
     pub(super) fn enter(&mut self, key: ClientKey, room: RoomKey, offset: u64) {
         let client = &mut self.clients[key];
-        let flags = if client.session.is_ndjson() { Flags::NDJSON } else { Flags::PLAIN };
+        let flags = match client.compression {
+            _ if client.session.is_ndjson() => Flags::NDJSON,
+            Compression::Both => Flags::COMPRESSED,
+            Compression::Off | Compression::FromClient => Flags::PLAIN,
+        };
         let slot = u32::try_from(client.memberships.len()).expect("there are fewer rooms than that");
         let index = self.rooms[room].room.join(Member { client: key, after: offset, flags, slot });
         client.memberships.push(Membership { room, index });
@@ -350,9 +362,25 @@ impl Core {
         }
     }
 
+    /// A publication as a compressed frame, if the room has members here that can take one and it is any shorter.
+    fn compressed(&mut self, room: RoomKey, publication: &Publication) -> Option<Bytes> {
+        if !self.rooms.get(room)?.room.wants_compressed() {
+            return None;
+        }
+        let payload = publication.message.payload();
+        let mut frame = Vec::new();
+        if !self.deflater.encode(&mut frame, true, payload) {
+            return None;
+        }
+        self.counts.compression_input += payload.len() as u64;
+        self.counts.compression_output += frame.len() as u64;
+        Some(frame.into())
+    }
+
     fn publish_locally(&mut self, room: RoomKey, publication: &Publication) {
+        let compressed = self.compressed(room, publication);
         let Some(local) = self.rooms.get_mut(room) else { return };
-        local.room.append(publication, self.time);
+        local.room.append_for_all(publication, compressed, self.time);
         let (payload, members) = (publication.message.payload().len(), local.room.members().len());
         let recipients = members.saturating_sub(usize::from(publication.exclude.is_some()));
         self.counts.samples.message_size[Direction::Sent].record_many(payload as u64, recipients as u64);

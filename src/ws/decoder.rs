@@ -12,7 +12,7 @@ use fastwebsockets::{OpCode, unmask};
 use thiserror::Error;
 
 use super::close::CloseCode;
-use super::header::{FrameHeader, HEADER_BYTES_MAX, needed_bytes};
+use super::header::{FrameHeader, HEADER_BYTES_MAX, compressed_bytes_max, needed_bytes};
 use super::utf8;
 
 /// Something that a client said.
@@ -26,12 +26,45 @@ pub enum Event<'a> {
         /// The bytes of all fragments in order, unmasked.
         payload: Payload<'a>,
     },
+    /// As [`Event::Message`], still compressed (RFC 7692, section 6.2): whether it is UTF-8, and within the limit, is to
+    /// be seen.
+    Compressed {
+        /// What the message is.
+        kind: MessageKind,
+        /// The bytes of all fragments in order, unmasked.
+        payload: Payload<'a>,
+    },
     /// A Ping (section 5.5.2), also between fragments; it wants a Pong with the same payload, at most 125 bytes.
     Ping(Payload<'a>),
     /// A Pong (section 5.5.3), asked for or not.
     Pong(Payload<'a>),
     /// A Close (sections 5.5.1 and 7.1.5), `None` without a code. Whatever follows it is discarded (section 1.4).
     Close(Option<PeerClose<'a>>),
+}
+
+/// What a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The most that a message may have, in bytes, over all its fragments. One that is compressed may take a little more.
+    pub message_bytes: usize,
+    /// Whether messages may be compressed, as was negotiated.
+    pub is_deflated: bool,
+    /// Whether the message is compressed whose fragments are coming.
+    pub(super) is_open_compressed: bool,
+}
+
+impl Rules {
+    /// Messages of at most so many bytes, compressed or not.
+    pub fn new(message_bytes: usize, is_deflated: bool) -> Self {
+        Self { message_bytes, is_deflated, is_open_compressed: false }
+    }
+}
+
+/// Messages of at most so many bytes, without an extension.
+impl From<usize> for Rules {
+    fn from(message_bytes: usize) -> Self {
+        Self::new(message_bytes, false)
+    }
 }
 
 /// The two kinds of messages (section 5.6).
@@ -94,6 +127,9 @@ pub enum DecodeError {
         /// What a message may have, in bytes.
         limit: usize,
     },
+    /// RFC 7692, section 6.2: what is said to be compressed is not.
+    #[error("the compressed message cannot be decompressed")]
+    Compressed,
     /// Section 8.1: text that is not UTF-8, in a message or in the reason of a Close.
     #[error("the text is not valid UTF-8")]
     InvalidUtf8,
@@ -126,8 +162,7 @@ impl Decoder {
 
     /// Takes the next event off the front of `input`, which it unmasks in place.
     ///
-    /// `Ok(None)` means that all input is consumed and more is needed. `limit` bounds a message, in bytes, over all its
-    /// fragments. After a Close or an error the decoder consumes and ignores everything.
+    /// `Ok(None)` means that all input is consumed and more is needed. After a Close or an error the decoder consumes and ignores everything.
     ///
     /// # Errors
     ///
@@ -137,9 +172,9 @@ impl Decoder {
     pub fn decode<'a>(
         &mut self,
         input: &mut &'a mut [u8],
-        limit: usize,
+        rules: impl Into<Rules>,
     ) -> Result<Option<Event<'a>>, DecodeError> {
-        let result = self.next_event(input, limit);
+        let result = self.next_event(input, rules.into());
         if matches!(result, Err(_) | Ok(Some(Event::Close(_)))) {
             self.partial = Some(Box::new(Partial { finished: true, ..Partial::default() }));
         }
@@ -157,16 +192,16 @@ impl Decoder {
     fn next_event<'a>(
         &mut self,
         input: &mut &'a mut [u8],
-        limit: usize,
+        rules: Rules,
     ) -> Result<Option<Event<'a>>, DecodeError> {
         if self.partial.is_none() {
-            let event = decode_whole_frame(input, limit)?;
+            let event = decode_whole_frame(input, rules)?;
             if event.is_some() || input.is_empty() {
                 return Ok(event);
             }
         }
         let partial = self.partial.get_or_insert_default();
-        let event = partial.decode(input, limit)?;
+        let event = partial.decode(input, rules)?;
         if partial.is_empty() {
             self.partial = None;
         }
@@ -179,7 +214,7 @@ impl DecodeError {
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::TooBig { .. } => CloseCode::MessageTooBig,
-            Self::InvalidUtf8 => CloseCode::InvalidPayload,
+            Self::InvalidUtf8 | Self::Compressed => CloseCode::InvalidPayload,
             Self::ReservedBit
             | Self::OpCode(_)
             | Self::Unmasked
@@ -270,6 +305,7 @@ struct Partial {
 #[derive(Debug)]
 struct Message {
     kind: MessageKind,
+    is_compressed: bool,
     bytes: Vec<u8>,
     /// Up to here a text is known to be UTF-8; at most 3 bytes, a cut code point, are behind it.
     checked_len: usize,
@@ -279,7 +315,7 @@ impl Partial {
     fn decode<'a>(
         &mut self,
         input: &mut &'a mut [u8],
-        limit: usize,
+        rules: Rules,
     ) -> Result<Option<Event<'a>>, DecodeError> {
         if self.finished {
             *input = &mut [];
@@ -288,7 +324,7 @@ impl Partial {
         loop {
             let header = match self.frame {
                 Some(header) => header,
-                None => match self.read_head(input, limit)? {
+                None => match self.read_head(input, rules)? {
                     Some(header) => self.begin_frame(header),
                     None => return Ok(None),
                 },
@@ -299,7 +335,9 @@ impl Partial {
             if header.is_control() {
                 self.control.extend_from_slice(chunk);
             } else if let Some(message) = &mut self.message {
-                let most = if header.fin { message.bytes.len() + self.frame_remaining } else { limit };
+                let limit = rules.message_bytes;
+                let whole = if message.is_compressed { compressed_bytes_max(limit) } else { limit };
+                let most = if header.fin { message.bytes.len() + self.frame_remaining } else { whole };
                 message.append(chunk, most)?;
             }
             self.frame_remaining -= chunk_len;
@@ -315,14 +353,16 @@ impl Partial {
     }
 
     /// Gathers a head; never takes a byte behind it.
-    fn read_head(&mut self, input: &mut &mut [u8], limit: usize) -> Result<Option<FrameHeader>, DecodeError> {
+    fn read_head(&mut self, input: &mut &mut [u8], rules: Rules) -> Result<Option<FrameHeader>, DecodeError> {
+        let is_open_compressed = self.message.as_ref().is_some_and(|message| message.is_compressed);
+        let rules = Rules { is_open_compressed, ..rules };
         let fragments = self.message.as_ref().map(|message| message.bytes.len());
         loop {
             let filled = usize::from(self.head_len);
             let bytes = take_front(input, (needed_bytes(&self.head[..filled]) - filled).min(input.len()));
             let filled_after = filled + bytes.len();
             self.head[filled..filled_after].copy_from_slice(bytes);
-            let header = FrameHeader::decode(&self.head[..filled_after], fragments, limit)?;
+            let header = FrameHeader::decode(&self.head[..filled_after], fragments, rules)?;
             self.head_len = if header.is_some() { 0 } else { u8::try_from(filled_after).unwrap_or(u8::MAX) };
             if header.is_some() || input.is_empty() {
                 return Ok(header);
@@ -341,7 +381,8 @@ impl Partial {
                 return header;
             }
         };
-        self.message = Some(Message { kind, bytes: Vec::new(), checked_len: 0 });
+        let is_compressed = header.is_compressed;
+        self.message = Some(Message { kind, is_compressed, bytes: Vec::new(), checked_len: 0 });
         header
     }
 
@@ -353,6 +394,10 @@ impl Partial {
             return Ok(None);
         }
         let Some(message) = self.message.take() else { return Ok(None) };
+        if message.is_compressed {
+            let (kind, payload) = (message.kind, Payload::Owned(message.bytes));
+            return Ok(Some(Event::Compressed { kind, payload }));
+        }
         if message.kind == MessageKind::Text && message.checked_len != message.bytes.len() {
             return Err(DecodeError::InvalidUtf8);
         }
@@ -374,7 +419,7 @@ impl Message {
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(chunk);
-        if self.kind == MessageKind::Text {
+        if self.kind == MessageKind::Text && !self.is_compressed {
             self.checked_len += utf8::check_beginning(&self.bytes[self.checked_len..])?;
         }
         Ok(())
@@ -383,8 +428,8 @@ impl Message {
 
 /// The common case: the input holds a whole frame that is no fragment, and nothing is copied.
 #[inline]
-fn decode_whole_frame<'a>(input: &mut &'a mut [u8], limit: usize) -> Result<Option<Event<'a>>, DecodeError> {
-    let Some(header) = FrameHeader::decode(input, None, limit)? else { return Ok(None) };
+fn decode_whole_frame<'a>(input: &mut &'a mut [u8], rules: Rules) -> Result<Option<Event<'a>>, DecodeError> {
+    let Some(header) = FrameHeader::decode(input, None, rules)? else { return Ok(None) };
     if !header.fin || input.len() - header.len < header.payload_len {
         return Ok(None);
     }
@@ -392,6 +437,10 @@ fn decode_whole_frame<'a>(input: &mut &'a mut [u8], limit: usize) -> Result<Opti
     let payload = &mut frame[header.len..];
     unmask(payload, header.mask);
     match header.opcode {
+        _ if header.is_compressed => {
+            let kind = if header.opcode == OpCode::Text { MessageKind::Text } else { MessageKind::Binary };
+            Ok(Some(Event::Compressed { kind, payload: Payload::Borrowed(payload) }))
+        }
         OpCode::Text => {
             utf8::check(payload)?;
             Ok(Some(Event::Message { kind: MessageKind::Text, payload: Payload::Borrowed(payload) }))
@@ -419,6 +468,15 @@ fn control_event(opcode: OpCode, payload: Payload<'_>) -> Result<Event<'_>, Deco
     }
     utf8::check(reason)?;
     Ok(Event::Close(Some(PeerClose { code: code.into(), reason: payload.remove_front(2) })))
+}
+
+/// Checks the text of a message that was compressed.
+///
+/// # Errors
+///
+/// [`DecodeError::InvalidUtf8`] when it is not UTF-8.
+pub fn check_text(payload: &[u8]) -> Result<(), DecodeError> {
+    Ok(utf8::check(payload)?)
 }
 
 fn take_front<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {

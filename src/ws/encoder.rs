@@ -52,6 +52,13 @@ pub fn encode_binary(out: &mut Vec<u8>, payload: &[u8]) {
     encode(out, OpCode::Binary, payload);
 }
 
+/// Appends a frame of a message that was compressed (RFC 7692, section 6).
+pub(super) fn encode_compressed(out: &mut Vec<u8>, is_text: bool, payload: &[u8]) {
+    let begin = out.len();
+    encode(out, if is_text { OpCode::Text } else { OpCode::Binary }, payload);
+    out[begin] |= RSV1;
+}
+
 /// Appends a Ping (section 5.5.2) with at most 125 bytes of `payload`.
 pub fn encode_ping(out: &mut Vec<u8>, payload: &[u8]) {
     encode(out, OpCode::Ping, cap_control_payload(payload));
@@ -91,14 +98,15 @@ pub fn frame_end(bytes: &[u8]) -> Option<usize> {
     split_frame(bytes).map(|(head, payload, _)| head.len() + payload.len())
 }
 
-/// The payloads of the messages in whole frames of the gateway; control frames are passed over.
-pub fn message_payloads(mut frames: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The payloads of the messages in whole frames of the gateway, and whether each is compressed; control frames are passed
+/// over.
+pub fn message_payloads(mut frames: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
     iter::from_fn(move || {
         loop {
             let (head, payload, rest) = split_frame(frames)?;
             frames = rest;
             if !is_control(head[0]) {
-                return Some(payload);
+                return Some((head[0] & RSV1 != 0, payload));
             }
         }
     })
@@ -117,6 +125,9 @@ fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (payload, rest) = rest.split_at_checked(payload_len)?;
     Some((head, payload, rest))
 }
+
+/// RFC 7692, section 6: the message is compressed.
+const RSV1: u8 = 0x40;
 
 /// Section 5.5: opcodes of control frames have this bit.
 fn is_control(first: u8) -> bool {
@@ -182,7 +193,7 @@ mod tests {
         encode_binary(&mut bytes, &[b'b'; 300]);
         encode_text(&mut bytes, &vec![b'c'; 70_000]);
         encode_close(&mut bytes, CloseCode::Normal, "close");
-        let lengths: Vec<_> = message_payloads(&bytes).map(<[u8]>::len).collect();
+        let lengths: Vec<_> = message_payloads(&bytes).map(|(_, payload)| payload.len()).collect();
         assert_eq!(lengths, [0, 300, 70_000]);
         for cut in 0..bytes.len() {
             assert!(message_payloads(&bytes[..cut]).count() <= 3, "cut at {cut}");

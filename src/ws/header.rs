@@ -2,7 +2,7 @@
 
 use fastwebsockets::OpCode;
 
-use super::DecodeError;
+use super::{DecodeError, Rules};
 
 /// The longest head: two bytes, a length of 64 bits and a mask.
 pub const HEADER_BYTES_MAX: usize = 14;
@@ -20,6 +20,8 @@ pub struct FrameHeader {
     pub fin: bool,
     /// What the frame carries.
     pub opcode: OpCode,
+    /// Whether it begins a compressed message (RFC 7692, section 6).
+    pub is_compressed: bool,
     /// The key that unmasks the payload (section 5.3).
     pub mask: [u8; 4],
     /// The declared length of the payload in bytes.
@@ -32,15 +34,24 @@ impl FrameHeader {
     /// Reads the head that `bytes` begin with; `Ok(None)` when more bytes are needed.
     ///
     /// `fragments` is how many bytes the earlier fragments of an open message have brought, `None` when no message is
-    /// open. `limit` bounds the whole message. A length that takes more bytes than it needs is read all the same.
+    /// open. A length that takes more bytes than it needs is read all the same.
     ///
     /// # Errors
     ///
     /// Each mistake is reported as soon as the byte that makes it is there, earlier bytes first, so that the way in
     /// which the head was cut never shows in the result.
-    pub fn decode(bytes: &[u8], fragments: Option<usize>, limit: usize) -> Result<Option<Self>, DecodeError> {
+    pub fn decode(
+        bytes: &[u8],
+        fragments: Option<usize>,
+        rules: impl Into<Rules>,
+    ) -> Result<Option<Self>, DecodeError> {
+        let rules = rules.into();
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let fin = first & 0x80 != 0;
+        let is_compressed = first & 0x70 != 0;
+        if is_compressed && !may_be_compressed(first, rules) {
+            return Err(DecodeError::ReservedBit);
+        }
         let opcode = decode_opcode(first, fin, fragments.is_some())?;
         let Some((&second, rest)) = rest.split_first() else { return Ok(None) };
         if second & 0x80 == 0 {
@@ -50,13 +61,20 @@ impl FrameHeader {
             return Err(DecodeError::LongControlFrame);
         }
         let Some((payload_len, rest)) = decode_length(second & 0x7F, rest)? else { return Ok(None) };
-        let room = limit.saturating_sub(fragments.unwrap_or(0));
+        let (limit, sent) = (rules.message_bytes, fragments.unwrap_or(0));
         let payload_len = match usize::try_from(payload_len) {
-            Ok(len) if len <= room || is_control(opcode) => len,
+            Ok(len) if len <= limit.saturating_sub(sent) || is_control(opcode) => len,
+            Ok(len) if is_compressed || rules.is_open_compressed => {
+                let room = compressed_bytes_max(limit).saturating_sub(sent);
+                if len > room {
+                    return Err(DecodeError::TooBig { limit });
+                }
+                len
+            }
             _ => return Err(DecodeError::TooBig { limit }),
         };
         let Some((&mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
-        Ok(Some(Self { fin, opcode, mask, payload_len, len: bytes.len() - rest.len() }))
+        Ok(Some(Self { fin, opcode, is_compressed, mask, payload_len, len: bytes.len() - rest.len() }))
     }
 
     /// Whether this is a Close, Ping or Pong (section 5.5).
@@ -75,10 +93,22 @@ pub(super) fn needed_bytes(bytes: &[u8]) -> usize {
     }
 }
 
+/// What a message of so many bytes may take when it is compressed: data that cannot be compressed grows a little.
+#[cold]
+pub(super) fn compressed_bytes_max(limit: usize) -> usize {
+    limit.saturating_add(limit / 1024).saturating_add(64)
+}
+
+/// RFC 7692, section 6: the message is compressed.
+const RSV1: u8 = 0x40;
+
+/// Whether a frame may have the reserved bits that it has: only the first one of a message says that it is compressed.
+#[cold]
+fn may_be_compressed(first: u8, rules: Rules) -> bool {
+    rules.is_deflated && first & 0x70 == RSV1 && matches!(first & 0x0F, 1 | 2)
+}
+
 fn decode_opcode(first: u8, fin: bool, message_open: bool) -> Result<OpCode, DecodeError> {
-    if first & 0x70 != 0 {
-        return Err(DecodeError::ReservedBit);
-    }
     let opcode = OpCode::try_from(first & 0x0F).map_err(|_| DecodeError::OpCode(first & 0x0F))?;
     match opcode {
         OpCode::Continuation if !message_open => Err(DecodeError::NothingToContinue),
@@ -126,6 +156,7 @@ mod tests {
             let header = FrameHeader {
                 fin: true,
                 opcode: OpCode::Text,
+                is_compressed: false,
                 mask: [1, 2, 3, 4],
                 payload_len,
                 len: bytes.len(),

@@ -9,6 +9,7 @@
 
 mod close;
 mod decoder;
+mod deflate;
 mod encoder;
 mod header;
 mod utf8;
@@ -17,7 +18,10 @@ mod utf8;
 mod tests;
 
 pub use close::CloseCode;
-pub use decoder::{DecodeError, Decoder, Event, MessageKind, Payload, PeerClose};
+pub use decoder::{DecodeError, Decoder, Event, MessageKind, Payload, PeerClose, Rules, check_text};
+#[cfg(test)]
+pub(crate) use deflate::compress_always;
+pub use deflate::{Compression, Deflater, Inflater, Options as DeflateOptions};
 pub use encoder::{
     PreparedMessage, encode_binary, encode_close, encode_close_reply, encode_ping, encode_pong, encode_text,
     frame_end, message_payloads,

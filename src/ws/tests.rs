@@ -37,6 +37,43 @@ fn breaking_the_protocol_is_answered_with_1002() {
 }
 
 #[test]
+fn a_compressed_message_is_taken_only_when_that_was_negotiated_and_only_its_first_frame_says_so() {
+    let rules = Rules::new(LIMIT, true);
+    let last = |bytes: &[u8]| events(bytes, &[], rules).pop();
+    let compressed = |payload: &[u8]| Some(Seen::Compressed(MessageKind::Text, payload.to_vec()));
+
+    assert_eq!(last(&masked(0xC1, b"\xff\xfe")), compressed(b"\xff\xfe"));
+    let fragments =
+        [masked(0x41, b"a"), masked(0x89, b""), masked(0x00, b"\xff"), masked(0x80, b"c")].concat();
+    assert_eq!(last(&fragments), compressed(b"a\xffc"));
+    let plain = [masked(0xC2, b"a"), masked(0x81, b"b")].concat();
+    assert_eq!(last(&plain), Some(text("b")));
+    for wrong in [
+        &masked(0xC9, b"")[..],
+        &[masked(0x41, b"a"), masked(0xC0, b"b")].concat(),
+        &[masked(0x01, b"a"), masked(0xC0, b"b")].concat(),
+        &masked(0xE1, b"a"),
+        &masked(0x91, b"a"),
+    ] {
+        assert_eq!(last(wrong), Some(Seen::Error(DecodeError::ReservedBit)), "{wrong:x?}");
+    }
+}
+
+#[test]
+fn a_compressed_message_may_be_a_little_longer_than_the_limit_and_is_the_same_however_it_is_cut() {
+    let rules = Rules::new(64, true);
+    let fragments = [masked(0x42, &[7; 60]), masked(0x80, &[7; 68])].concat();
+    let whole = events(&fragments, &[], rules);
+    assert_eq!(whole, [Seen::Compressed(MessageKind::Binary, vec![7; 128])]);
+    for cut in 1..fragments.len() {
+        assert_eq!(events(&fragments, &[cut], rules), whole, "cut at {cut}");
+    }
+    let longer = masked(0xC2, &[7; 129]);
+    assert_eq!(events(&longer, &[], rules), [Seen::Error(DecodeError::TooBig { limit: 64 })]);
+    assert_eq!(close_code_of(&masked(0x82, &[7; 65]), 64), Some(1009));
+}
+
+#[test]
 fn a_close_that_may_not_be_is_answered_with_1002() {
     assert_eq!(close_code_of(&masked(0x88, &[3]), LIMIT), Some(1002));
     for code in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
@@ -274,6 +311,7 @@ proptest! {
 enum Seen {
     Text(Vec<u8>),
     Binary(Vec<u8>),
+    Compressed(MessageKind, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, Vec<u8>)>),
@@ -285,6 +323,7 @@ impl From<Event<'_>> for Seen {
         match event {
             Event::Message { kind: MessageKind::Text, payload } => Self::Text(payload.into_vec()),
             Event::Message { kind: MessageKind::Binary, payload } => Self::Binary(payload.into_vec()),
+            Event::Compressed { kind, payload } => Self::Compressed(kind, payload.into_vec()),
             Event::Ping(payload) => Self::Ping(payload.into_vec()),
             Event::Pong(payload) => Self::Pong(payload.into_vec()),
             Event::Close(close) => {
@@ -341,7 +380,8 @@ impl Write for Wire {
 }
 
 /// All that comes of `bytes` when they arrive cut at `cuts`, an error last.
-fn events(bytes: &[u8], cuts: &[usize], limit: usize) -> Vec<Seen> {
+fn events(bytes: &[u8], cuts: &[usize], rules: impl Into<Rules>) -> Vec<Seen> {
+    let rules = rules.into();
     let mut cuts: Vec<usize> = cuts.iter().copied().filter(|&cut| cut < bytes.len()).collect();
     cuts.sort_unstable();
     cuts.push(bytes.len());
@@ -353,7 +393,7 @@ fn events(bytes: &[u8], cuts: &[usize], limit: usize) -> Vec<Seen> {
         from = cut;
         let mut input = &mut piece[..];
         loop {
-            match decoder.decode(&mut input, limit) {
+            match decoder.decode(&mut input, rules) {
                 Ok(Some(event)) => seen.push(event.into()),
                 Ok(None) => break,
                 Err(error) => seen.push(Seen::Error(error)),

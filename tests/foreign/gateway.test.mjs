@@ -135,6 +135,18 @@ after(async () => {
   assert.equal(await gateway?.stop(), 0);
 });
 
+test("a client that offers compression is given long messages compressed, and is understood", async () => {
+  const ann = await Client.open(`${gateway.url}?user=ann`, [], { perMessageDeflate: { threshold: 0 } });
+  const bob = await Client.open(`${gateway.url}?user=bob`, [], { perMessageDeflate: true });
+  assert.match(ann.socket.extensions, /^permessage-deflate/);
+  await ann.request({ type: "join", room_id: "packed" });
+  await bob.request({ type: "join", room_id: "packed" });
+  for (const content of ["short", "long ".repeat(2000), "\u{1f3ba}".repeat(500)]) {
+    assert.equal((await ann.request({ type: "message", room_id: "packed", content })).type, "ack");
+    for (const client of [ann, bob]) assert.equal((await client.nextOf("message")).content, content);
+  }
+});
+
 test("two clients talk in a room and hear of nothing else", async () => {
   const ann = await Client.open(`${gateway.url}?user=ann`, ["fanfare.v1"]);
   const bob = await Client.open(`${gateway.url}?user=5`);

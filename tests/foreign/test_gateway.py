@@ -285,6 +285,43 @@ class Upgrade(Case):
             got = [(await member.next_of("message"))["content"] for _ in range(rounds)]
             self.assertEqual(got, [f"line\n{n}" for n in range(rounds)])
 
+    async def test_compresses_long_messages_for_clients_that_offer_it(self):
+        gateway = self.gateway("--echo")
+        plain = await self.member("user=plain", gateway=gateway)
+        packed = [await self.member(f"user={number}", gateway=gateway, compression="deflate") for number in range(3)]
+        for member in packed:
+            self.assertEqual([extension.name for extension in member.connection.protocol.extensions], ["permessage-deflate"])
+        self.assertEqual(plain.connection.protocol.extensions, [])
+        texts = ["short", "\u00fc and more of it " * 200, "x" * 60000]
+        for sender in (plain, packed[0]):
+            for text in texts:
+                await sender.request(type="message", room_id=self.room, content=text, data=len(text))
+        for member in (plain, *packed):
+            for text in texts * 2:
+                message = await member.next_of("message")
+                self.assertEqual((message["content"], message["data"]), (text, len(text)))
+        samples = await asyncio.to_thread(gateway.scrape)
+        self.assertEqual(samples['fanfare_connections_opened_total{transport="ws",compression="deflate"}'], 3)
+        sizes = [samples[f"fanfare_compression_{way}_bytes_total"] for way in ("input", "output")]
+        self.assertGreater(sizes[0], 20 * sizes[1])
+        echo = await self.client(gateway=gateway, path="/echo", welcome=False, compression="deflate")
+        for message in ("", "x" * 65536, bytes(65536)):
+            await echo.connection.send(message)
+            self.assertEqual(await asyncio.wait_for(echo.connection.recv(), DEADLINE), message)
+
+    async def test_compresses_nothing_when_told_not_to(self):
+        gateway = self.gateway(COMPRESSION__ENABLED="false")
+        client = await self.client(gateway=gateway, compression="deflate")
+        self.assertEqual(client.connection.protocol.extensions, [])
+
+    async def test_bounds_what_a_compressed_message_becomes(self):
+        packed = await self.client(compression="deflate")
+        with self.assertRaises(ConnectionClosed):
+            await packed.connection.send("x" * (1 << 20))
+            await packed.closed()
+            await packed.connection.send("after")
+        self.assertEqual(packed.connection.close_code, 1009)
+
     async def test_echoes_every_message_unchanged(self):
         client = await self.client(path="/echo", welcome=False)
         for message in ("", "text \U0001f3ba", b"\x00\xff", "x" * 65536):

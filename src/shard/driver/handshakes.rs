@@ -53,7 +53,13 @@ impl Driver {
         let permissions = Permissions { rooms: claims.rooms, may_broadcast: claims.broadcast };
         let permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
         let session = Session::new(id, claims.user, permissions, upgraded.ndjson);
-        let newcomer = Newcomer { session, endpoint: upgraded.endpoint, expires_in, permit };
+        let newcomer = Newcomer {
+            session,
+            endpoint: upgraded.endpoint,
+            compression: upgraded.compression,
+            expires_in,
+            permit,
+        };
         let peer = Peer::of(&upgraded.stream);
         let mut transport = Transport::plain(upgraded.stream);
         let key = self.shard.core.admit(newcomer);

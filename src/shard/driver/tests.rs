@@ -13,7 +13,7 @@ use crate::inbox::{Admission, Gate, Limits, Origin, Outlet, Publication};
 use crate::metrics::{HttpMetrics, Recorder, ShardMetrics, Source};
 use crate::session;
 use crate::shard::{Heartbeat, Options};
-use crate::ws::PreparedMessage;
+use crate::ws::{self, PreparedMessage};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -82,6 +82,7 @@ impl World {
             message_bytes: 64 << 10,
             outbound_bytes: 1 << 20,
             batch_bytes: 256 << 10,
+            compression: ws::DeflateOptions::default(),
             heartbeat: Heartbeat::default(),
             session: session::Limits::default(),
             node: NodeId::parse("node").unwrap(),

@@ -29,6 +29,9 @@ impl Flags {
     /// May be excluded from publications, its own; stays for as long as the membership.
     pub const PERSONAL: Self = Self(2);
 
+    /// Takes compressed messages.
+    pub const COMPRESSED: Self = Self(4);
+
     /// Both what `self` says and what `other` says.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -137,6 +140,8 @@ pub struct Room {
     /// Batches to come, each filled before the next is begun.
     waiting: VecDeque<Open>,
     batch_bytes: usize,
+    /// Members that take compressed messages.
+    compressed_members: u32,
 }
 
 impl Room {
@@ -149,6 +154,7 @@ impl Room {
             own: None,
             waiting: VecDeque::new(),
             batch_bytes,
+            compressed_members: 0,
         }
     }
 
@@ -172,17 +178,28 @@ impl Room {
     /// Offsets only rise. Nothing is refused: the bound is the room's quota, which was taken before the
     /// publication got its offset.
     pub fn append(&mut self, publication: &Publication, taken_at: u64) {
+        self.append_for_all(publication, None, taken_at);
+    }
+
+    /// Whether anybody here takes compressed messages.
+    pub fn wants_compressed(&self) -> bool {
+        self.compressed_members > 0
+    }
+
+    /// As [`Room::append`]; `compressed` is the publication as a frame for those who take it so.
+    pub fn append_for_all(&mut self, publication: &Publication, compressed: Option<Bytes>, taken_at: u64) {
         let frame_bytes = publication.message.frame().len();
         match self.waiting.back_mut() {
             Some(open) if open.bytes() + frame_bytes <= self.batch_bytes => {
-                open.append(publication, taken_at);
+                open.append(publication, compressed.as_ref(), taken_at);
             }
-            _ => self.waiting.push_back(Open::new(publication, taken_at)),
+            _ => self.waiting.push_back(Open::new(publication, compressed, taken_at)),
         }
     }
 
     /// Adds a member that is given what has an offset above its `after` and is not complete yet; returns its place.
     pub fn join(&mut self, member: Member) -> u32 {
+        self.compressed_members += u32::from(member.flags.has(Flags::COMPRESSED));
         self.members.push(member);
         place(self.members.len() - 1)
     }
@@ -195,6 +212,7 @@ impl Room {
     pub fn leave(&mut self, index: u32) -> Left {
         let index = index as usize;
         let missed = self.missed_by(index);
+        self.compressed_members -= u32::from(self.members[index].flags.has(Flags::COMPRESSED));
         // A hole among those served is filled with the last one served, so that the last member, who may not
         // have been, comes to stand behind them.
         let mut hole = index;

@@ -5,7 +5,7 @@ use slotmap::SlotMap;
 
 use super::*;
 use crate::metrics::Source;
-use crate::ws::{self, PreparedMessage};
+use crate::ws::{self, DeflateOptions, Deflater, Inflater, PreparedMessage};
 
 const BATCH_BYTES: usize = 64;
 
@@ -96,7 +96,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0_usize..40, prop::option::of(any::<usize>()))
             .prop_map(|(length, exclude)| Event::Append { length, exclude }),
-        3 => (prop_oneof![Just(0), 0_u64..6], 0_u8..4).prop_map(|(behind, flags)| Event::Join { behind, flags }),
+        3 => (prop_oneof![Just(0), 0_u64..6], 0_u8..8).prop_map(|(behind, flags)| Event::Join { behind, flags }),
         2 => any::<usize>().prop_map(Event::Leave),
         1 => any::<usize>().prop_map(Event::SetPersonal),
         6 => (1_usize..6).prop_map(Event::Steps),
@@ -246,7 +246,16 @@ fn append_excluding(room: &mut Room, offset: u64, text: &str, exclude: Option<Cl
     let message = PreparedMessage::text(text.as_bytes());
     let frame = message.frame().clone();
     let origin = Origin { source: Source::Client, read_at: 10 * offset, dispatched_at: 10 * offset + 1 };
-    room.append(&Publication { offset, message, exclude, origin }, 10 * offset + 2);
+    let mut compressed = Vec::new();
+    let is_compressed = room.wants_compressed()
+        && Deflater::new(DeflateOptions { threshold: 0, level: 1 }).encode(
+            &mut compressed,
+            true,
+            text.as_bytes(),
+        );
+    let compressed = is_compressed.then(|| compressed.into());
+    let publication = Publication { offset, message, exclude, origin };
+    room.append_for_all(&publication, compressed, 10 * offset + 2);
     frame
 }
 
@@ -273,8 +282,9 @@ pub(in crate::shard) fn step(room: &mut Room) -> Option<(ClientKey, Vec<u64>)> {
 
 /// A delivery is counted by what it says of itself.
 fn check(delivery: &Delivery, room: &Room) {
+    let bytes = ws::message_payloads(room.bytes()).map(|(_, payload)| payload.len()).sum::<usize>();
+    assert_eq!(delivery.payload_bytes, bytes);
     let payloads = payloads(room.bytes());
-    assert_eq!(delivery.payload_bytes, payloads.iter().map(Vec::len).sum::<usize>());
     let lines = payloads.iter().map(|payload| payload.split(|byte| *byte == b'\n').count());
     assert_eq!(delivery.publications, lines.sum::<usize>());
 }
@@ -296,7 +306,13 @@ pub(in crate::shard) fn payloads(mut frames: &[u8]) -> Vec<Vec<u8>> {
             127 => 10,
             _ => 2,
         };
-        payloads.push(frame[header..].to_vec());
+        let payload = &frame[header..];
+        let is_compressed = frame[0] & 0x40 != 0;
+        payloads.push(if is_compressed {
+            Inflater::default().inflate(payload, 1000).unwrap()
+        } else {
+            payload.to_vec()
+        });
         frames = behind;
     }
     payloads

@@ -1,5 +1,6 @@
 //! A shard without sockets or sleep: bytes, commands and the time go in, frames come out.
 
+mod compression;
 mod world;
 
 use std::time::Duration;

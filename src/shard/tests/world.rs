@@ -12,7 +12,7 @@ use crate::id::{ClientId, ClientKey, NodeId, ShardIndex, UserId};
 use crate::inbox::{Admission, Gate, Inbox, Limits};
 use crate::metrics::{CloseReason, LabelValue};
 use crate::session::{self, Session};
-use crate::ws::{self, PreparedMessage};
+use crate::ws::{self, Compression, PreparedMessage};
 
 use super::super::counts::Tally;
 use super::super::state::{Newcomer, Shard};
@@ -50,6 +50,7 @@ impl World {
             message_bytes: 64 << 10,
             outbound_bytes: 1 << 20,
             batch_bytes: 256 << 10,
+            compression: ws::DeflateOptions::default(),
             heartbeat: Heartbeat::default(),
             session: session::Limits::default(),
             node: NodeId::parse("node").unwrap(),
@@ -59,18 +60,27 @@ impl World {
     }
 
     pub(in crate::shard) fn enter(&mut self, user: &str) -> ClientKey {
-        self.admit(user, Endpoint::Ws, false)
+        self.admit(user, Endpoint::Ws, (false, Compression::Off))
     }
 
     pub(in crate::shard) fn enter_as(&mut self, endpoint: Endpoint, is_ndjson: bool) -> ClientKey {
-        self.admit("ann", endpoint, is_ndjson)
+        self.admit("ann", endpoint, (is_ndjson, Compression::Off))
     }
 
-    fn admit(&mut self, user: &str, endpoint: Endpoint, is_ndjson: bool) -> ClientKey {
+    pub(in crate::shard) fn enter_compressed(&mut self, user: &str, endpoint: Endpoint) -> ClientKey {
+        self.admit(user, endpoint, (false, Compression::Both))
+    }
+
+    fn admit(
+        &mut self,
+        user: &str,
+        endpoint: Endpoint,
+        (is_ndjson, compression): (bool, Compression),
+    ) -> ClientKey {
         self.ids += 1;
         let Admission::Admitted(permit) = self.gate.admit() else { panic!("the gate is open") };
         let session = Session::new(ClientId(self.ids), UserId::parse(user).unwrap(), None, is_ndjson);
-        self.shard.core.admit(Newcomer { session, endpoint, expires_in: None, permit })
+        self.shard.core.admit(Newcomer { session, endpoint, compression, expires_in: None, permit })
     }
 
     /// The bytes that wait for a client.
