@@ -101,7 +101,7 @@ async fn serve(config: Config) -> Result<(), Error> {
         .unzip();
     let clock = Clock::start();
     let hub = Hub::new(outlets.clone(), config.hub.clone(), clock);
-    let verifier = Verifier::new(config.auth.clone())?;
+    let verifier = Arc::new(Verifier::new(config.auth.clone())?);
     let http =
         http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder), clock);
     let vitals: Vec<_> = outlets.iter().map(|_| Vitals::new(clock.now())).collect();

@@ -19,6 +19,8 @@ pub struct Session {
     permissions: Option<Box<Permissions>>,
     /// Refused messages since the last sound one.
     bad_messages: u16,
+    /// Tokens refused on the open connection since the last good one.
+    refused_tokens: u16,
     ndjson: bool,
 }
 
@@ -118,6 +120,13 @@ pub enum Action<'a> {
         /// Whether this connection gets it too.
         echo: bool,
     },
+    /// Check another token, and go on with what it allows.
+    Authenticate {
+        /// What the answer must carry.
+        mark: Option<Mark<'a>>,
+        /// As the client gave it.
+        token: &'a str,
+    },
     /// Send the error that was appended to the replies, then close.
     Close {
         /// With this code.
@@ -133,7 +142,26 @@ impl Session {
     /// The conversation of a client that has just come in. Without a token there are no `permissions`: every room
     /// is allowed.
     pub fn new(client: ClientId, user: UserId, permissions: Option<Box<Permissions>>, ndjson: bool) -> Self {
-        Self { client, user, permissions, bad_messages: 0, ndjson }
+        Self { client, user, permissions, bad_messages: 0, refused_tokens: 0, ndjson }
+    }
+
+    /// Goes on with what another token allows.
+    pub fn permit_as(&mut self, permissions: Permissions) {
+        self.permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
+        self.refused_tokens = 0;
+    }
+
+    /// Counts a token that was refused on the open connection.
+    ///
+    /// # Errors
+    ///
+    /// The code and reason to close the connection with, when it is one of too many in a row.
+    pub fn count_refused_token(&mut self, most: u16) -> Result<(), (CloseCode, &'static str)> {
+        self.refused_tokens = self.refused_tokens.saturating_add(1);
+        if self.refused_tokens < most {
+            return Ok(());
+        }
+        Err((CloseCode::PolicyViolation, "too many tokens were refused in a row"))
     }
 
     /// The connection's number.
@@ -206,7 +234,7 @@ impl Session {
             },
             Request::Presence { .. } => Err(not_offered("presence")),
             Request::History { .. } => Err(not_offered("history")),
-            Request::Auth { .. } => Err(not_offered("auth")),
+            Request::Auth { token } => Ok(Action::Authenticate { mark, token }),
         }
     }
 
@@ -380,11 +408,7 @@ mod tests {
 
     #[test]
     fn says_that_later_requests_are_unavailable() {
-        for request in [
-            r#"{"type":"presence","room_id":5}"#,
-            r#"{"type":"history","room_id":5}"#,
-            r#"{"type":"auth","token":"t"}"#,
-        ] {
+        for request in [r#"{"type":"presence","room_id":5}"#, r#"{"type":"history","room_id":5}"#] {
             let (reply, action) = say(&mut session(None), request);
             assert!(reply.contains(r#""code":"unavailable""#), "{reply}");
             assert_eq!(action, "Refuse(Unavailable)");

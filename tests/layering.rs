@@ -73,6 +73,7 @@ const PURE: &[&str] = &[
     "shard::farewell",
     "shard::inspection",
     "shard::queue",
+    "shard::renewal",
     "shard::restart",
     "shard::taps",
     "shard::outbound",

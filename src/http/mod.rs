@@ -16,6 +16,7 @@ mod upgrade;
 mod tests;
 
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -75,7 +76,7 @@ impl Default for Options {
 pub struct Shared {
     options: Options,
     origins: Origins,
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
     drain: drain::Watch,
     metrics: HttpMetrics,
     parser: http1::Builder,
@@ -86,7 +87,7 @@ impl Shared {
     /// Prepares what every handshake needs.
     pub fn new(
         options: Options,
-        verifier: Verifier,
+        verifier: Arc<Verifier>,
         drain: drain::Watch,
         metrics: HttpMetrics,
         clock: Clock,
@@ -94,6 +95,11 @@ impl Shared {
         let origins = Origins::new(&options.origins, options.allow_loopback_origins);
         let parser = upgrade::parser(&options);
         Self { options, origins, verifier, drain, metrics, parser, clock }
+    }
+
+    /// What checks tokens, also those that come later.
+    pub fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -182,7 +183,7 @@ async fn lets_only_good_tokens_in() {
     let recorder = Recorder::new();
     let metrics = HttpMetrics::new(&recorder);
     let verifier = Verifier::new(options).unwrap();
-    let shared = Shared::new(Options::default(), verifier, running(), metrics, Clock::start());
+    let shared = Shared::new(Options::default(), Arc::new(verifier), running(), metrics, Clock::start());
     let with = |header: String| HELLO.replacen("Host: a\r\n", &format!("Host: a\r\n{header}\r\n"), 1);
 
     for request in [
@@ -339,7 +340,7 @@ fn shared(options: Options) -> Shared {
 
 fn shared_with(options: Options, auth: auth::Options, watch: drain::Watch) -> Shared {
     let verifier = Verifier::new(auth).unwrap();
-    Shared::new(options, verifier, watch, HttpMetrics::new(&Recorder::new()), Clock::start())
+    Shared::new(options, Arc::new(verifier), watch, HttpMetrics::new(&Recorder::new()), Clock::start())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the listener's part")]

@@ -49,6 +49,11 @@ pub enum Ack<'a> {
     },
     /// The message was given to all connections.
     Broadcast,
+    /// The token was taken.
+    Authenticated {
+        /// Seconds until it expires; none when it does not.
+        expires_in: Option<u64>,
+    },
 }
 
 /// What a client was not given.
@@ -101,7 +106,8 @@ pub fn write_ack(mark: Mark<'_>, ack: &Ack<'_>, timestamp: u64, out: &mut Vec<u8
         Ack::Direct { delivered } => {
             number(r#","delivered":"#, u64::try_from(delivered).unwrap_or(u64::MAX), out);
         }
-        Ack::Broadcast => {}
+        Ack::Broadcast | Ack::Authenticated { expires_in: None } => {}
+        Ack::Authenticated { expires_in: Some(seconds) } => number(r#","expires_in":"#, seconds, out),
     }
     end(timestamp, out);
 }

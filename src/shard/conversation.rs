@@ -194,6 +194,7 @@ impl Core {
             Action::PublishUser { to, message, .. } => {
                 return self.direct(key, to, &message, asked, replies);
             }
+            Action::Authenticate { mark, token } => self.renew(key, token, mark, replies),
             Action::Close { code, reason, error } => {
                 self.reply_error(error, replies);
                 self.close(key, code, reason, CloseReason::Policy);
@@ -301,13 +302,19 @@ impl Core {
         PreparedMessage::text(&self.json)
     }
 
-    fn acknowledge(&mut self, mark: Mark<'_>, ack: &Ack<'_>, replies: &mut Vec<u8>) {
+    pub(super) fn acknowledge(&mut self, mark: Mark<'_>, ack: &Ack<'_>, replies: &mut Vec<u8>) {
         self.json.clear();
         protocol::write_ack(mark, ack, self.timestamp, &mut self.json);
         self.reply(SentType::Ack, replies);
     }
 
-    fn refuse(&mut self, mark: Option<Mark<'_>>, code: ErrorCode, text: &str, replies: &mut Vec<u8>) {
+    pub(super) fn refuse(
+        &mut self,
+        mark: Option<Mark<'_>>,
+        code: ErrorCode,
+        text: &str,
+        replies: &mut Vec<u8>,
+    ) {
         self.json.clear();
         protocol::write_error(mark, code, text, self.timestamp, &mut self.json);
         self.reply_error(code, replies);

@@ -15,6 +15,7 @@ mod farewell;
 mod inspection;
 mod outbound;
 mod queue;
+mod renewal;
 mod report;
 mod restart;
 mod room;

@@ -23,7 +23,9 @@ impl Shard {
         old.hub.forget(old.index);
         let mut rooms = mem::take(&mut old.rooms);
         rooms.clear();
-        let mut new = Self::with_keys(old.index, Arc::clone(&old.options), Arc::clone(&old.hub), rooms);
+        let (options, hub, verifier) =
+            (Arc::clone(&old.options), Arc::clone(&old.hub), Arc::clone(&old.verifier));
+        let mut new = Self::with_keys(old.index, options, hub, verifier, rooms);
         let core = &mut new.core;
         core.clients = mem::take(&mut old.clients);
         core.counts = mem::take(&mut old.counts);

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use slotmap::SlotMap;
 use smallvec::SmallVec;
 
+use crate::auth::Verifier;
 use crate::http::Endpoint;
 use crate::hub::{self, Address, Cooling, Hub, Served};
 use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
@@ -83,6 +84,7 @@ pub(super) struct Core {
     pub(super) index: ShardIndex,
     pub(super) options: Arc<Options>,
     pub(super) hub: Arc<Hub>,
+    pub(super) verifier: Arc<Verifier>,
     pub(super) clients: SlotMap<ClientKey, Client>,
     pub(super) rooms: SlotMap<RoomKey, LocalRoom>,
     pub(super) names: HashMap<RoomId, RoomKey, foldhash::fast::RandomState>,
@@ -133,8 +135,13 @@ impl LocalRoom {
 }
 
 impl Shard {
-    pub(super) fn new(index: ShardIndex, options: Arc<Options>, hub: Arc<Hub>) -> Self {
-        Self::with_keys(index, options, hub, SlotMap::with_key())
+    pub(super) fn new(
+        index: ShardIndex,
+        options: Arc<Options>,
+        hub: Arc<Hub>,
+        verifier: Arc<Verifier>,
+    ) -> Self {
+        Self::with_keys(index, options, hub, verifier, SlotMap::with_key())
     }
 
     /// A shard whose rooms get keys of this map, which is empty.
@@ -142,6 +149,7 @@ impl Shard {
         index: ShardIndex,
         options: Arc<Options>,
         hub: Arc<Hub>,
+        verifier: Arc<Verifier>,
         mut rooms: SlotMap<RoomKey, LocalRoom>,
     ) -> Self {
         let everyone = rooms.insert_with_key(|key| {
@@ -153,6 +161,7 @@ impl Shard {
             deflater: Deflater::new(options.compression),
             options,
             hub,
+            verifier,
             clients: SlotMap::with_key(),
             rooms,
             names: HashMap::default(),

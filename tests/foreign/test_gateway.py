@@ -403,6 +403,17 @@ class Tokens(Case):
         client = await self.client(f"user=eve&token={self.token(sub='7')}", gateway=self.secured)
         self.assertEqual(client.welcome["user"], 7)
 
+    async def test_lets_a_client_stay_that_renews_its_token_in_time(self):
+        soon = self.token(exp=int(time.time()) + 3)
+        stays, goes = [await self.client(f"token={soon}", gateway=self.secured) for _ in range(2)]
+        refused = await stays.request(type="auth", token=self.token(sub="ben"))
+        self.assertEqual((refused["type"], refused["code"]), ("error", "forbidden"))
+        ack = await stays.request(type="auth", token=self.token(exp=int(time.time()) + 60))
+        self.assertEqual(ack["type"], "ack")
+        self.assertAlmostEqual(ack["expires_in"], 60, delta=2)
+        self.assertEqual(await goes.closed(), 4500)
+        self.assertEqual((await stays.request(type="ping"))["type"], "pong")
+
     async def test_refuses_tokens_that_are_missing_or_not_good(self):
         now = int(time.time())
         bad = {

@@ -170,7 +170,7 @@ impl Driver {
     fn new(parts: Parts, poll: mio::Poll) -> io::Result<Self> {
         let now = parts.clock.now();
         Ok(Self {
-            shard: Shard::new(parts.index, parts.options, parts.hub),
+            shard: Shard::new(parts.index, parts.options, parts.hub, parts.http.verifier()),
             sockets: SecondaryMap::new(),
             poll: watch(poll, tokio::io::Interest::READABLE)?,
             events: Events::with_capacity(EVENTS_PER_TURN),

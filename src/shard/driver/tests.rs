@@ -75,7 +75,7 @@ impl World {
         let (clock, recorder) = (Clock::start(), Recorder::new());
         let (running, watch) = drain::pair();
         let hub = Hub::new(outlets.clone(), hub::Options::default(), clock);
-        let verifier = Verifier::new(auth::Options::default()).unwrap();
+        let verifier = Arc::new(Verifier::new(auth::Options::default()).unwrap());
         let metrics = HttpMetrics::new(&recorder);
         let http = Arc::new(http::Shared::new(http::Options::default(), verifier, watch, metrics, clock));
         let options = Arc::new(Options {

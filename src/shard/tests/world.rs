@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::auth::{self, Verifier};
 use crate::clock::Clock;
 use crate::http::Endpoint;
 use crate::hub::{self, Hub};
@@ -55,7 +56,8 @@ impl World {
             session: session::Limits::default(),
             node: NodeId::parse("node").unwrap(),
         });
-        let shard = Shard::new(index, options, Arc::clone(hub));
+        let verifier = Arc::new(Verifier::new(auth::Options::default()).unwrap());
+        let shard = Shard::new(index, options, Arc::clone(hub), verifier);
         Self { shard, hub: Arc::clone(hub), inbox, gate: Gate::new(1_000_000), ids: 0, now: 0 }
     }
 
@@ -97,6 +99,13 @@ impl World {
 
     pub(in crate::shard) fn say(&mut self, client: ClientKey, text: &str) {
         self.receive(client, &masked(0x81, text.as_bytes()));
+    }
+
+    /// What a client is answered, frame heads and all, as text.
+    pub(in crate::shard) fn replies(&mut self, client: ClientKey, text: &str) -> String {
+        let mut replies = Vec::new();
+        self.shard.receive(client, &mut masked(0x81, text.as_bytes()), self.now, &mut replies);
+        String::from_utf8_lossy(&replies).into_owned()
     }
 
     pub(in crate::shard) fn receive(&mut self, client: ClientKey, bytes: &[u8]) {
