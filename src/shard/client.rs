@@ -33,12 +33,12 @@ pub(super) enum Stage {
     },
 }
 
-/// Input that had to wait because a room took no more.
+/// Input that had to wait, because a room took no more or because enough was decompressed for one turn.
 pub(super) struct Held {
     /// When it was read, in nanoseconds of the gateway's clock.
     pub(super) read_at: u64,
-    /// The message that was refused.
-    pub(super) message: Vec<u8>,
+    /// The message that a room refused, if one did.
+    pub(super) message: Option<Vec<u8>>,
     /// What had been read behind it.
     pub(super) rest: Vec<u8>,
 }

@@ -20,8 +20,12 @@ enum Flow {
     Held,
 }
 
-/// A room still takes no more.
+/// It still has to wait.
 pub(super) struct StillHeld;
+
+/// What one client's input may become in one turn when it is decompressed, in bytes: a read of the shard's buffer could become a
+/// thousand times as much, and be answered with that. The rest waits for the next turn.
+const INFLATED_PER_TURN: usize = 256 << 10;
 
 /// What goes with a request besides what it asks.
 struct Asked<'a> {
@@ -37,6 +41,7 @@ impl Shard {
         let Some(client) = self.core.clients.get_mut(key) else { return };
         client.heard_at = now;
         let mut input = input;
+        let mut inflated = 0;
         loop {
             let Some(client) = self.core.clients.get_mut(key).filter(|client| client.is_open()) else {
                 return;
@@ -47,7 +52,7 @@ impl Shard {
                 Ok(None) => return,
                 Ok(Some(Event::Message { kind, payload })) => {
                     if self.whole_message(key, kind, &payload, read_at, replies) == Flow::Held {
-                        let message = payload.into_vec();
+                        let message = Some(payload.into_vec());
                         return self.core.hold(key, Held { read_at, message, rest: input.to_vec() });
                     }
                 }
@@ -56,10 +61,15 @@ impl Shard {
                         Ok(message) => message,
                         Err(error) => return self.core.close_for(key, error),
                     };
+                    inflated += message.len();
                     if self.whole_message(key, kind, &message, read_at, replies) == Flow::Held {
-                        return self.core.hold(key, Held { read_at, message, rest: input.to_vec() });
+                        let (message, rest) = (Some(message), input.to_vec());
+                        return self.core.hold(key, Held { read_at, message, rest });
                     }
                     self.inflater.give_back(message);
+                    if inflated >= INFLATED_PER_TURN && !input.is_empty() {
+                        return self.core.hold(key, Held { read_at, message: None, rest: input.to_vec() });
+                    }
                 }
                 Ok(Some(Event::Ping(payload))) => ws::encode_pong(replies, &payload),
                 Ok(Some(Event::Pong(payload))) => {
@@ -138,15 +148,19 @@ impl Shard {
         flow
     }
 
-    /// Tries again what a room has refused to the client that waits longest. `Err` when it is refused again, and waits
-    /// on behind the others; `Ok` with the client that can be read from again, if it is still there.
+    /// Tries again what a room has refused to the client that waits longest, or goes on with its input. `Err` when it has
+    /// to wait on behind the others; `Ok` with the client that can be read from again, if it is still there.
     pub(super) fn retry_held(&mut self, replies: &mut Vec<u8>) -> Result<Option<ClientKey>, StillHeld> {
         let Some(key) = self.core.held.pop_front() else { return Ok(None) };
         let Some(held) = self.core.clients.get_mut(key).and_then(|client| client.held.take()) else {
             return Ok(None);
         };
         let Held { read_at, message, mut rest } = *held;
-        if self.message(key, MessageKind::Text, &message, read_at, replies) == Flow::Held {
+        let has_to_wait = match &message {
+            Some(message) => self.message(key, MessageKind::Text, message, read_at, replies) == Flow::Held,
+            None => self.core.has_many_replies_waiting(key),
+        };
+        if has_to_wait {
             self.core.hold(key, Held { read_at, message, rest });
             return Err(StillHeld);
         }

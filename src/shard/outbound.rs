@@ -98,9 +98,14 @@ impl Core {
     /// Whether no more is to be read from a client for the time being.
     pub(super) fn reads_are_paused(&self, key: ClientKey) -> bool {
         self.clients.get(key).is_some_and(|client| {
-            let replies = client.queue.as_ref().map_or(0, |queue| queue.backlog().control_bytes());
-            client.held.is_some() || (client.is_open() && replies > CONTROL_BYTES_PAUSE)
+            client.held.is_some() || (client.is_open() && self.has_many_replies_waiting(key))
         })
+    }
+
+    /// Whether a client is to take what it asked for before it asks for more.
+    pub(super) fn has_many_replies_waiting(&self, key: ClientKey) -> bool {
+        let queue = self.clients.get(key).and_then(|client| client.queue.as_ref());
+        queue.is_some_and(|queue| queue.backlog().control_bytes() > CONTROL_BYTES_PAUSE)
     }
 
     pub(super) fn has_backlog(&self, key: ClientKey) -> bool {

@@ -95,6 +95,32 @@ fn what_cannot_be_decompressed_closes_its_client() {
 }
 
 #[test]
+fn what_a_client_s_input_becomes_is_bounded_for_each_turn_and_nothing_of_it_is_lost() {
+    let mut world = World::new();
+    let ann = world.enter_compressed("ann", Endpoint::Ws);
+    world.notices();
+    let data = " ".repeat(60_000);
+    let ping = compressed(format!(r#"{{"type":"ping","data":"{data}"}}"#).as_bytes());
+    let mut input = ping.repeat(100);
+    assert!(input.len() < 16_000, "{}", input.len());
+
+    let mut replies = Vec::new();
+    world.shard.receive(ann, &mut input, 0, &mut replies);
+    let mut answered = 0;
+    loop {
+        assert!(replies.len() < (256 << 10) + 2 * 61_000, "{}", replies.len());
+        answered += message_payloads(&replies).count();
+        replies.clear();
+        if world.shard.core.held.is_empty() {
+            break;
+        }
+        assert!(world.shard.core.reads_are_paused(ann));
+        assert!(matches!(world.shard.retry_held(&mut replies), Ok(Some(_))));
+    }
+    assert_eq!(answered, 100);
+}
+
+#[test]
 fn an_echo_comes_back_compressed_where_that_is_shorter() {
     let mut world = World::new();
     let ann = world.enter_compressed("ann", Endpoint::Echo);
