@@ -73,6 +73,7 @@ const PURE: &[&str] = &[
     "shard::farewell",
     "shard::inspection",
     "shard::queue",
+    "shard::rate",
     "shard::renewal",
     "shard::restart",
     "shard::taps",

@@ -73,6 +73,7 @@ impl Default for Config {
                 outbound_bytes: OUTBOUND_BYTES,
                 batch_bytes: batch_bytes(OUTBOUND_BYTES),
                 compression: ws::DeflateOptions::default(),
+                rates: shard::Rates::default(),
                 heartbeat: shard::Heartbeat::default(),
                 session: session::Limits::default(),
                 node: host_name(),

@@ -3,7 +3,9 @@
 use crate::auth::{Algorithm, Secret};
 use crate::id::NodeId;
 
-use super::value::{Value, address, choice, count, duration, flag, leeway, list, quoted, size, text, window};
+use super::value::{
+    Value, address, byte_rate, choice, count, duration, flag, leeway, list, quoted, rate, size, text, window,
+};
 use super::{Config, check};
 
 /// One key of the configuration.
@@ -208,6 +210,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         "What one room may have on its way to one shard; who sends more is not read from until there is\nroom."
     ),
     setting!("limits.rooms", count, shard.session.rooms, "Rooms that one connection may be in."),
+    setting!(
+        "limits.messages_per_second",
+        rate,
+        shard.rates.messages,
+        "Messages of one connection in a second, twice as many at once; more are refused with `rate_limited`,\nand close it with 4029 when they go on. 0: no limit."
+    ),
+    setting!(
+        "limits.bytes_per_second",
+        byte_rate,
+        shard.rates.bytes,
+        "Bytes of those messages in a second. 0: no limit."
+    ),
     setting!(
         "limits.bad_messages",
         count,

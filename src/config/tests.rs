@@ -273,6 +273,16 @@ fn only_warns_of_operators_from_elsewhere() {
 }
 
 #[test]
+fn a_rate_of_nothing_is_no_limit() {
+    let rates = |file: &str| load(file, &[], &[]).unwrap().config.shard.rates;
+
+    assert_eq!(rates("limits.messages_per_second = 50").messages, Some(50));
+    assert_eq!(rates("limits.messages_per_second = 0").messages, None);
+    assert_eq!(rates("limits.bytes_per_second = \"64KiB\"").bytes, Some(65_536));
+    assert_eq!(rates("").bytes, None);
+}
+
+#[test]
 fn names_a_file_that_cannot_be_read() {
     let sources = Sources { file: Some("/no/such/file.toml".into()), ..Sources::default() };
 

@@ -116,6 +116,43 @@ pub(super) mod count {
     }
 }
 
+/// A number of things in a second; 0 for any.
+pub(super) mod rate {
+    use super::Value;
+
+    pub(in super::super) fn parse(value: &Value) -> Result<Option<usize>, String> {
+        let number = match value {
+            Value::Integer(number) => usize::try_from(*number).ok(),
+            Value::Plain(text) => text.parse().ok(),
+            _ => None,
+        };
+        let number = number.ok_or_else(|| value.unexpected("a number, 0 for no limit"))?;
+        Ok(Some(number).filter(|number| *number > 0))
+    }
+
+    #[expect(clippy::ref_option, clippy::unnecessary_wraps, reason = "all kinds look the same")]
+    pub(in super::super) fn print(value: &Option<usize>) -> Option<String> {
+        Some(value.unwrap_or(0).to_string())
+    }
+}
+
+/// A number of bytes in a second, as people write it; 0 for any.
+pub(super) mod byte_rate {
+    use super::{Value, size};
+
+    pub(in super::super) fn parse(value: &Value) -> Result<Option<usize>, String> {
+        match super::rate::parse(value) {
+            Ok(rate) => Ok(rate),
+            Err(_) => size::parse(value).map(Some),
+        }
+    }
+
+    #[expect(clippy::ref_option, reason = "all kinds look the same")]
+    pub(in super::super) fn print(value: &Option<usize>) -> Option<String> {
+        size::print(&value.unwrap_or(0))
+    }
+}
+
 /// A number of bytes, at least one, as people write it.
 pub(super) mod size {
     use super::{ByteSize, Value, quoted};

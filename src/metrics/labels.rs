@@ -109,6 +109,8 @@ label! {
         Shutdown = "shutdown",
         /// The gateway failed.
         Internal = "internal",
+        /// It said more than the rates allow.
+        RateLimited = "rate_limited",
     }
 }
 
@@ -279,6 +281,8 @@ label! {
         MessageTooBig = "1009",
         /// The gateway failed.
         Internal = "1011",
+        /// Said more than the rates allow.
+        RateLimited = "4029",
         /// Slow consumer.
         SlowConsumer = "4008",
         /// No heartbeat.

@@ -13,6 +13,7 @@ use crate::ws::{Compression, Decoder};
 use super::Heartbeat;
 use super::counts::Form;
 use super::queue::Queue;
+use super::rate::Buckets;
 use super::wheel::{TICK, tick_at_or_after as ticks};
 
 /// A client's place in one room of its shard.
@@ -50,6 +51,8 @@ pub(super) struct Client {
     /// Exists only while the socket takes less than there is to send.
     pub(super) queue: Option<Box<Queue>>,
     pub(super) held: Option<Box<Held>>,
+    /// Where rates are bounded.
+    pub(super) buckets: Option<Box<Buckets>>,
     /// The first is the room of everyone; the others are in no order.
     pub(super) memberships: SmallVec<[Membership; 2]>,
     pub(super) stage: Stage,

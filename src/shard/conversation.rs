@@ -101,9 +101,24 @@ impl Shard {
         replies: &mut Vec<u8>,
     ) -> Flow {
         self.core.tap_received(key, payload);
+        if let Err(in_a_row) = self.core.take_from_buckets(key, payload.len()) {
+            self.refuse_for_rate(key, payload, in_a_row, replies);
+            return Flow::Done;
+        }
         let flow = self.message(key, kind, payload, read_at, replies);
         self.core.counts.held += u64::from(flow == Flow::Held);
         flow
+    }
+
+    /// Says to a client that it says too much, and closes it when it does not listen.
+    fn refuse_for_rate(&mut self, key: ClientKey, payload: &[u8], in_a_row: u16, replies: &mut Vec<u8>) {
+        let mark = self.parser.parse(payload).mark;
+        let text = "too many messages or bytes in too short a time: wait a second";
+        self.core.refuse(mark, ErrorCode::RateLimited, text, replies);
+        if in_a_row >= self.core.options.session.bad_messages {
+            let text = "more was said than the rates allow";
+            self.core.close(key, CloseCode::RateLimited, text, CloseReason::RateLimited);
+        }
     }
 
     fn message(
@@ -170,6 +185,17 @@ impl Shard {
 }
 
 impl Core {
+    /// Counts a message against what a client may say; `Err` as [`Buckets::take`](super::rate::Buckets::take).
+    fn take_from_buckets(&mut self, key: ClientKey, bytes: usize) -> Result<(), u16> {
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.endpoint == Endpoint::Ws) else {
+            return Ok(());
+        };
+        match &mut client.buckets {
+            Some(buckets) => buckets.take(&self.options.rates, bytes, self.time),
+            None => Ok(()),
+        }
+    }
+
     /// Closes a client that broke a rule of the wire.
     fn close_for(&mut self, key: ClientKey, error: DecodeError) {
         self.close(key, error.close_code(), error.to_string(), close_reason(error));

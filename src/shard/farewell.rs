@@ -195,6 +195,7 @@ fn label(code: CloseCode) -> CloseSent {
         CloseCode::Internal => CloseSent::Internal,
         CloseCode::SlowConsumer => CloseSent::SlowConsumer,
         CloseCode::NoHeartbeat => CloseSent::NoHeartbeat,
+        CloseCode::RateLimited => CloseSent::RateLimited,
         CloseCode::TokenExpired => CloseSent::TokenExpired,
         CloseCode::Disconnected => CloseSent::Disconnected,
         _ => CloseSent::Other,

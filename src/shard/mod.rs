@@ -15,6 +15,7 @@ mod farewell;
 mod inspection;
 mod outbound;
 mod queue;
+mod rate;
 mod renewal;
 mod report;
 mod restart;
@@ -38,6 +39,7 @@ use crate::metrics::ShardMetrics;
 use crate::{http, session, ws};
 
 pub use driver::{SpawnError, spawn};
+pub use rate::Rates;
 
 #[doc(hidden)]
 pub mod bench {
@@ -78,6 +80,8 @@ pub struct Options {
     pub batch_bytes: usize,
     /// Which messages are compressed for clients that can take it.
     pub compression: ws::DeflateOptions,
+    /// What each client may say in a second.
+    pub rates: Rates,
     /// Liveness.
     pub heartbeat: Heartbeat,
     /// What a session may do.

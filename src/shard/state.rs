@@ -29,6 +29,7 @@ use super::client::{Client, Membership, NO_PING, Stage};
 use super::counts::Counts;
 use super::deadline::{Drain, Pings, SHUTTING_DOWN, first_ping};
 use super::farewell::Farewells;
+use super::rate::Buckets;
 use super::room::{Completed, Flags, Member, Room, Step, Trace};
 use super::taps::Taps;
 use super::wheel::{Wheel, tick_at_or_after};
@@ -200,6 +201,8 @@ impl Core {
         let first_ping = first_ping(session.client(), tick_at_or_after(heartbeat.ping));
         let ping_at = self.ping_together(now.saturating_add(first_ping));
         let user = session.user().clone();
+        let rates = &self.options.rates;
+        let buckets = rates.is_any().then(|| Box::new(Buckets::full(rates, self.time)));
         let key = self.clients.insert(Client {
             ping_at,
             pinged_at: NO_PING,
@@ -207,6 +210,7 @@ impl Core {
             decoder: Decoder::default(),
             queue: None,
             held: None,
+            buckets,
             memberships: SmallVec::new(),
             stage: Stage::Open,
             endpoint,

@@ -12,7 +12,7 @@ use crate::id::{NodeId, RoomKey, ShardIndex};
 use crate::inbox::{Admission, Gate, Limits, Origin, Outlet, Publication};
 use crate::metrics::{HttpMetrics, Recorder, ShardMetrics, Source};
 use crate::session;
-use crate::shard::{Heartbeat, Options};
+use crate::shard::{Heartbeat, Options, Rates};
 use crate::ws::{self, PreparedMessage};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -83,6 +83,7 @@ impl World {
             outbound_bytes: 1 << 20,
             batch_bytes: 256 << 10,
             compression: ws::DeflateOptions::default(),
+            rates: Rates::default(),
             heartbeat: Heartbeat::default(),
             session: session::Limits::default(),
             node: NodeId::parse("node").unwrap(),

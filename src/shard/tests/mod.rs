@@ -88,6 +88,30 @@ fn what_was_on_its_way_to_a_member_that_is_closed_counts_as_dropped_but_not_for_
 }
 
 #[test]
+fn who_says_more_than_the_rates_allow_is_told_and_in_the_end_closed_with_4029() {
+    let mut world = World::new();
+    let mut options = super::Options::clone(&world.shard.core.options);
+    options.rates.messages = Some(10);
+    world.shard.core.options = options.into();
+    let (ann, ben) = (world.enter("ann"), world.enter("ben"));
+    world.notices();
+    let ping = r#"{"type":"ping","id":"mine"}"#;
+    let answers: Vec<_> = (0..25).map(|_| world.replies(ann, ping)).collect();
+
+    assert!(answers[..20].iter().all(|answer| answer.contains(r#""type":"pong""#)));
+    let refusal = r#""type":"error","id":"mine","code":"rate_limited""#;
+    assert!(answers[20..].iter().all(|answer| answer.contains(refusal)), "{answers:?}");
+    assert!(world.replies(ben, ping).contains("pong"), "each has its own");
+    world.tick(Duration::from_secs(1));
+    assert!(world.replies(ann, ping).contains("pong"));
+
+    for _ in 0..100 {
+        world.say(ann, ping);
+    }
+    assert_eq!(close_code(&world.notices()[0].1), 4029);
+}
+
+#[test]
 fn pings_are_spread_but_go_out_in_groups() {
     let mut world = World::new();
     for number in 0..500 {

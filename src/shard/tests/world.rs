@@ -52,6 +52,7 @@ impl World {
             outbound_bytes: 1 << 20,
             batch_bytes: 256 << 10,
             compression: ws::DeflateOptions::default(),
+            rates: super::super::Rates::default(),
             heartbeat: Heartbeat::default(),
             session: session::Limits::default(),
             node: NodeId::parse("node").unwrap(),
