@@ -31,7 +31,7 @@ struct Offer {
 /// Both sides are told to keep no window between messages, which needs no consent (sections 7.1.1.1 and 7.1.1.2).
 pub(super) fn choose(headers: &HeaderMap) -> Option<Taken> {
     let values = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
-    let offer = values.flat_map(|value| value.split(',')).find_map(parse)?;
+    let offer = values.flat_map(offers).find_map(parse)?;
     let mut answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover".to_owned();
     if let Some(bits) = offer.server_max_window_bits {
         answer = format!("{answer}; server_max_window_bits={bits}");
@@ -41,6 +41,15 @@ pub(super) fn choose(headers: &HeaderMap) -> Option<Taken> {
         Some(_) => Compression::FromClient,
     };
     Some(Taken { compression, answer: HeaderValue::try_from(answer).ok()? })
+}
+
+/// What stands between commas, those in quotes left alone.
+fn offers(value: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    value.split(move |character| {
+        is_quoted ^= character == '"';
+        character == ',' && !is_quoted
+    })
 }
 
 /// An offer of the extension; none when it is another one, or has a parameter that is unknown, there twice, or has a value
@@ -152,6 +161,7 @@ mod tests {
             "permessage-deflate; window=10",
             "permessage-deflate; ",
             "permessage-deflate=1",
+            "foo; x=\"a, permessage-deflate, b\"",
         ] {
             assert_eq!(chosen(&[offer]), None, "{offer}");
         }

@@ -27,6 +27,9 @@ pub(super) struct StillHeld;
 /// thousand times as much, and be answered with that. The rest waits for the next turn.
 const INFLATED_PER_TURN: usize = 256 << 10;
 
+/// What each compressed message counts for besides its bytes.
+const INFLATE_COST: usize = 512;
+
 /// What goes with a request besides what it asks.
 struct Asked<'a> {
     mark: Option<Mark<'a>>,
@@ -61,7 +64,9 @@ impl Shard {
                         Ok(message) => message,
                         Err(error) => return self.core.close_for(key, error),
                     };
-                    inflated += message.len();
+                    let cost = message.len() + INFLATE_COST;
+                    inflated += cost;
+                    self.core.compression_work += cost;
                     if self.whole_message(key, kind, &message, read_at, replies) == Flow::Held {
                         let (message, rest) = (Some(message), input.to_vec());
                         return self.core.hold(key, Held { read_at, message, rest });
@@ -373,9 +378,9 @@ impl Core {
     fn echo(&mut self, key: ClientKey, kind: MessageKind, payload: &[u8], replies: &mut Vec<u8>) {
         self.counts.heard(ReceivedType::Echo, payload.len());
         self.counts.replies.add(SentType::Echo, 1, payload.len());
-        if self.clients[key].compression == Compression::Both
-            && self.deflater.encode(replies, kind == MessageKind::Text, payload)
-        {
+        let may_compress = self.clients[key].compression == Compression::Both;
+        self.compression_work += if may_compress { payload.len() } else { 0 };
+        if may_compress && self.deflater.encode(replies, kind == MessageKind::Text, payload) {
             return;
         }
         match kind {

@@ -95,6 +95,8 @@ pub(super) struct Core {
     pub(super) held: VecDeque<ClientKey>,
     pub(super) json: Vec<u8>,
     pub(super) deflater: Deflater,
+    /// Bytes compressed and decompressed in this turn, with something for each message.
+    pub(super) compression_work: usize,
     /// Seconds since the Unix epoch.
     pub(super) timestamp: u64,
     /// Nanoseconds of the gateway's clock, as the driver last read it: at most one turn ago.
@@ -160,6 +162,7 @@ impl Shard {
         let core = Core {
             index,
             deflater: Deflater::new(options.compression),
+            compression_work: 0,
             options,
             hub,
             verifier,
@@ -377,10 +380,13 @@ impl Core {
 
     /// A publication as a compressed frame, if the room has members here that can take one and it is any shorter.
     fn compressed(&mut self, room: RoomKey, publication: &Publication) -> Option<Bytes> {
-        if !self.rooms.get(room)?.room.wants_compressed() {
+        let excluded = publication.exclude.and_then(|client| self.clients.get(client));
+        let is_excluded = excluded.is_some_and(|client| client.compression == Compression::Both);
+        if self.rooms.get(room)?.room.compressed_members() <= usize::from(is_excluded) {
             return None;
         }
         let payload = publication.message.payload();
+        self.compression_work += payload.len();
         let mut frame = Vec::new();
         if !self.deflater.encode(&mut frame, true, payload) {
             return None;

@@ -12,6 +12,9 @@ use super::encoder;
 /// What a flush ends a message with, and what is left away on the wire (section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
+/// That, and a last block: only where the data ended between two blocks is this an end, and the data whole.
+const END: [u8; 6] = [0, 0, 0xFF, 0xFF, 0x03, 0];
+
 /// The largest window there is: 32 KiB.
 const WINDOW_BITS_MAX: u8 = 15;
 
@@ -139,34 +142,37 @@ fn inflate(
     // One more than may be, so that what is too long shows.
     let most = limit.saturating_add(1);
     output.resize(output.capacity().max(OUTPUT_BYTES_MIN).min(most), 0);
-    for mut input in [payload, &TAIL] {
-        loop {
-            let filled = count(engine.total_out());
+    let mut filled = 0;
+    for (mut input, is_end) in [(payload, false), (&END[..], true)] {
+        while !input.is_empty() || filled == output.len() {
             if filled == output.len() {
                 output.resize((filled * 2).min(most), 0);
             }
-            let read = engine.total_in();
+            let (read, written) = (engine.total_in(), engine.total_out());
             let status = engine.decompress(input, &mut output[filled..], InflateFlush::NoFlush);
             let status = status.map_err(|_| DecodeError::Compressed)?;
-            if count(engine.total_out()) > limit {
+            filled += count(engine.total_out() - written);
+            if filled > limit {
                 return Err(DecodeError::TooBig { limit });
             }
-            input = &input[count(engine.total_in() - read)..];
+            let taken = count(engine.total_in() - read);
+            input = &input[taken..];
             if status == Status::StreamEnd {
-                // A last block ends the data (section 7.2.3.4); what is behind it means nothing.
-                output.truncate(count(engine.total_out()));
-                return Ok(());
-            }
-            if count(engine.total_out()) < output.len() {
-                if !input.is_empty() {
+                if is_end && !input.is_empty() {
                     return Err(DecodeError::Compressed);
                 }
-                break;
+                if input.is_empty() {
+                    output.truncate(filled);
+                    return Ok(());
+                }
+                // A last block ended the data, and other blocks follow (section 7.2.3.5).
+                engine.reset(false);
+            } else if taken == 0 && !input.is_empty() && filled < output.len() {
+                return Err(DecodeError::Compressed);
             }
         }
     }
-    output.truncate(count(engine.total_out()));
-    Ok(())
+    Err(DecodeError::Compressed)
 }
 
 fn count(bytes: u64) -> usize {
@@ -267,15 +273,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_deflate_data_is_refused_and_the_next_message_is_not() {
+    fn blocks_may_follow_a_last_one() {
         let mut inflater = Inflater::default();
-        let good = compress_always(b"hello hello hello hello hello");
-        for broken in [&[0xFF; 20][..], &[0x07], &good[..4], &[]] {
-            let result = inflater.inflate(broken, LIMIT);
-            assert!(result.is_ok_and(|output| output.len() < 29) || inflater.inflate(&good, LIMIT).is_ok());
+        let last = [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+        assert_eq!(inflater.inflate(&last, LIMIT), Ok(b"Hello".to_vec()));
+        let two = [&last[..], &compress_always(b" world")].concat();
+        assert_eq!(inflater.inflate(&two, LIMIT), Ok(b"Hello world".to_vec()));
+        assert_eq!(inflater.inflate(&two, 10), Err(DecodeError::TooBig { limit: 10 }));
+        let garbage = [&last[..], &[0xFF; 3]].concat();
+        assert_eq!(inflater.inflate(&garbage, LIMIT), Err(DecodeError::Compressed));
+    }
+
+    #[test]
+    fn what_is_not_whole_or_no_deflate_data_is_refused_and_the_next_message_is_not() {
+        let mut inflater = Inflater::default();
+        let text = b"hello hello hello hello, and something else";
+        let good = compress_always(text);
+        for cut in 1..good.len() {
+            assert_eq!(inflater.inflate(&good[..cut], LIMIT), Err(DecodeError::Compressed), "cut at {cut}");
+            assert_eq!(inflater.inflate(&good, LIMIT), Ok(text.to_vec()));
         }
         assert_eq!(inflater.inflate(&[0xFF; 20], LIMIT), Err(DecodeError::Compressed));
-        assert_eq!(inflater.inflate(&good, LIMIT), Ok(b"hello hello hello hello hello".to_vec()));
     }
 
     proptest! {

@@ -62,13 +62,13 @@ fn a_compressed_message_is_taken_only_when_that_was_negotiated_and_only_its_firs
 #[test]
 fn a_compressed_message_may_be_a_little_longer_than_the_limit_and_is_the_same_however_it_is_cut() {
     let rules = Rules::new(64, true);
-    let fragments = [masked(0x42, &[7; 60]), masked(0x80, &[7; 68])].concat();
+    let fragments = [masked(0x42, &[7; 60]), masked(0x80, &[7; 72])].concat();
     let whole = events(&fragments, &[], rules);
-    assert_eq!(whole, [Seen::Compressed(MessageKind::Binary, vec![7; 128])]);
+    assert_eq!(whole, [Seen::Compressed(MessageKind::Binary, vec![7; 132])]);
     for cut in 1..fragments.len() {
         assert_eq!(events(&fragments, &[cut], rules), whole, "cut at {cut}");
     }
-    let longer = masked(0xC2, &[7; 129]);
+    let longer = masked(0xC2, &[7; 133]);
     assert_eq!(events(&longer, &[], rules), [Seen::Error(DecodeError::TooBig { limit: 64 })]);
     assert_eq!(close_code_of(&masked(0x82, &[7; 65]), 64), Some(1009));
 }

@@ -26,6 +26,9 @@ enum Read {
 impl Driver {
     pub(super) fn read(&mut self) {
         for _ in 0..READS_PER_TURN.min(self.readable.len()) {
+            if self.has_compressed_enough() {
+                break;
+            }
             let Some(key) = self.readable.pop_front() else { break };
             let Some(socket) = self.sockets.get_mut(key) else { continue };
             socket.queued = false;
@@ -57,7 +60,7 @@ impl Driver {
                 Ok(None) => {}
                 Err(StillHeld) => refused += 1,
             }
-            if refused == REFUSALS_PER_RETRY {
+            if refused == REFUSALS_PER_RETRY || self.has_compressed_enough() {
                 break;
             }
         }

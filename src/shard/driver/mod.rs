@@ -56,6 +56,10 @@ const RUNTIME_EVERY: u64 = 500_000;
 const HELD_RETRY: Duration = Duration::from_nanos(HELD_RETRY_NANOS);
 const HELD_RETRY_NANOS: u64 = 1_000_000;
 
+/// Bytes compressed and decompressed in one turn, for all clients together, after which what is left waits for the next: some
+/// milliseconds.
+const COMPRESSION_PER_TURN: usize = 512 << 10;
+
 /// Commands taken from the inbox in one turn, before deliveries have theirs.
 const COMMANDS_PER_TURN: usize = 256;
 
@@ -272,6 +276,7 @@ impl Driver {
     }
 
     fn turn(&mut self) -> Next {
+        self.shard.core.compression_work = 0;
         self.tick();
         self.poll_sockets();
         self.read();
@@ -372,6 +377,9 @@ impl Driver {
             self.read_clock();
         }
         for _ in 0..COMMANDS_PER_TURN {
+            if self.has_compressed_enough() {
+                break;
+            }
             let Some(command) = self.commands.pop_front() else { break };
             match command {
                 Command::Stop => return Next::End,
@@ -386,6 +394,10 @@ impl Driver {
             }
         }
         Next::Go
+    }
+
+    fn has_compressed_enough(&self) -> bool {
+        self.shard.core.compression_work >= COMPRESSION_PER_TURN
     }
 
     /// Ends the sending side of those that were sent Close, and frees the slots whose last trace is gone.

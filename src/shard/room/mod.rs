@@ -181,9 +181,9 @@ impl Room {
         self.append_for_all(publication, None, taken_at);
     }
 
-    /// Whether anybody here takes compressed messages.
-    pub fn wants_compressed(&self) -> bool {
-        self.compressed_members > 0
+    /// How many here take compressed messages.
+    pub fn compressed_members(&self) -> usize {
+        self.compressed_members as usize
     }
 
     /// As [`Room::append`]; `compressed` is the publication as a frame for those who take it so.

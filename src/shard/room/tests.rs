@@ -247,7 +247,7 @@ fn append_excluding(room: &mut Room, offset: u64, text: &str, exclude: Option<Cl
     let frame = message.frame().clone();
     let origin = Origin { source: Source::Client, read_at: 10 * offset, dispatched_at: 10 * offset + 1 };
     let mut compressed = Vec::new();
-    let is_compressed = room.wants_compressed()
+    let is_compressed = room.compressed_members() > 0
         && Deflater::new(DeflateOptions { threshold: 0, level: 1 }).encode(
             &mut compressed,
             true,

@@ -60,6 +60,21 @@ fn nothing_is_compressed_for_nobody() {
 }
 
 #[test]
+fn nothing_is_compressed_for_a_sender_that_is_left_out() {
+    let mut world = World::new();
+    let (ann, ben) = (world.enter("ann"), world.enter_compressed("ben", Endpoint::Ws));
+    joined(&mut world, &[ann, ben]);
+    let content = "x".repeat(1000);
+    let silent = format!(r#"{{"type":"message","room_id":5,"content":"{content}","echo":false}}"#);
+    world.say(ben, &silent);
+    assert_eq!(world.deliver().len(), 1);
+    assert_eq!((world.shard.core.counts.compression_input, world.shard.core.compression_work), (0, 0));
+    world.say(ann, &silent);
+    assert_eq!(world.deliver().len(), 1);
+    assert!(world.shard.core.counts.compression_input > 1000);
+}
+
+#[test]
 fn a_compressed_message_means_what_it_says_when_it_is_whole_again() {
     let mut world = World::new();
     let (ann, ben) = (world.enter("ann"), world.enter_compressed("ben", Endpoint::Ws));
