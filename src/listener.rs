@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -59,14 +58,8 @@ impl Listener {
     ///
     /// When the address cannot be had.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        // Accepted sockets inherit it, which saves a system call for each.
-        socket.set_tcp_nodelay(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(Self { socket: TcpListener::from_std(socket.into()) })
+        let listener = transport::listen(address, BACKLOG)?;
+        Ok(Self { socket: TcpListener::from_std(listener) })
     }
 
     /// Where it listens.

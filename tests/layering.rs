@@ -37,7 +37,7 @@ const TABLE: &[(&str, &str)] = &[
         "shard",
         "id metrics drain clock log inspect ws protocol auth history presence session transport inbox http hub",
     ),
-    ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent"),
+    ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent transport"),
     ("watchdog", "clock log readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
     ("listener", "id inbox transport drain metrics clock log"),

@@ -26,7 +26,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
@@ -35,6 +34,7 @@ use crate::hub::Hub;
 use crate::inbox::Outlet;
 use crate::metrics::{AdminMetrics, Recorder};
 use crate::readiness::Readiness;
+use crate::transport;
 
 pub use self::places::CONNECTIONS_MAX;
 use self::tap::Taps;
@@ -126,7 +126,7 @@ impl AdminHandle {
 /// [`StartError`] when the address cannot be bound or the thread cannot be started; nothing runs then.
 pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> {
     let bind = |source| StartError::Bind { addr, source };
-    let listener = listen(addr).map_err(bind)?;
+    let listener = transport::listen(addr, BACKLOG).map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
@@ -143,15 +143,6 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
         .spawn(move || runtime.block_on(serve::serve(listener, &context)))
         .map_err(StartError::Thread)?;
     Ok(AdminHandle { addr: bound, running: Some(running), thread: Some(thread) })
-}
-
-fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// What may wait to be accepted: who comes while there is no space tries again only after a second.

@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 /// Has the current runtime watch a descriptor, which `owner` keeps open until it is dropped.
@@ -19,6 +20,22 @@ use tokio::io::unix::AsyncFd;
 #[expect(deprecated, reason = "its successor is unsafe, for types that lie about their descriptor")]
 pub fn watch<T: AsRawFd>(owner: T, interest: tokio::io::Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(owner, interest)
+}
+
+/// Listens on an address, without blocking; `backlog` connections may wait to be accepted.
+///
+/// # Errors
+///
+/// When the system does not let the process listen there.
+pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    // Accepted sockets inherit it, which saves a system call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
 }
 
 /// One connection's way to its peer; never blocks.
