@@ -35,6 +35,13 @@ pub struct Permissions {
     pub may_broadcast: bool,
 }
 
+impl Permissions {
+    /// As a session keeps them: nothing where a token restricts and allows nothing, as without one.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
 /// Who may send to every connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Broadcast {
@@ -147,7 +154,7 @@ impl Session {
 
     /// Goes on with what another token allows.
     pub fn permit_as(&mut self, permissions: Permissions) {
-        self.permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
+        self.permissions = permissions.boxed();
         self.refused_tokens = 0;
     }
 

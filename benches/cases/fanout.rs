@@ -48,7 +48,7 @@ impl Audience {
     pub(crate) fn turn(&mut self, publications: usize) -> usize {
         for _ in 0..publications {
             self.offset += 1;
-            self.room.append(&publication(&self.message, self.offset), self.offset);
+            self.room.append(&publication(&self.message, self.offset), None, self.offset);
         }
         let mut bytes = 0;
         loop {

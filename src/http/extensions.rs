@@ -3,7 +3,7 @@
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
-use crate::ws::Compression;
+use crate::ws::{Compression, WINDOW_BITS_MAX};
 
 /// Where extensions are offered and answered.
 pub(super) const SEC_WEBSOCKET_EXTENSIONS: HeaderName = HeaderName::from_static("sec-websocket-extensions");
@@ -16,14 +16,10 @@ pub(super) struct Taken {
     pub(super) answer: HeaderValue,
 }
 
-/// The parameters of one offer that means something.
+/// What one offer that means something asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Offer {
-    server_no_context_takeover: bool,
-    client_no_context_takeover: bool,
     server_max_window_bits: Option<u8>,
-    /// The client can be told to use a smaller window, which is not done: one window serves all.
-    client_max_window_bits: bool,
 }
 
 /// The first offer that can be taken. What is not understood is declined, as the RFC asks, and no reason to refuse the client.
@@ -59,36 +55,31 @@ fn parse(offer: &str) -> Option<Offer> {
     if parts.next() != Some("permessage-deflate") {
         return None;
     }
-    let mut parsed = Offer::default();
+    let mut asked = Offer::default();
+    let mut names = Vec::new();
     for part in parts {
         let (name, value) = match part.split_once('=') {
             Some((name, value)) => (name.trim_end(), Some(unquoted(value.trim_start()))),
             None => (part, None),
         };
-        let is_new = match (name, value) {
-            ("server_no_context_takeover", None) => set(&mut parsed.server_no_context_takeover),
-            ("client_no_context_takeover", None) => set(&mut parsed.client_no_context_takeover),
-            ("server_max_window_bits", Some(value)) => {
-                parsed.server_max_window_bits.replace(window_bits(value)?).is_none()
-            }
-            ("client_max_window_bits", value) => {
-                if value.is_some_and(|value| window_bits(value).is_none()) {
-                    return None;
-                }
-                set(&mut parsed.client_max_window_bits)
-            }
-            _ => return None,
-        };
-        if !is_new {
+        if names.contains(&name) {
             return None;
         }
+        names.push(name);
+        match (name, value) {
+            // Granted to everybody; the client's window may be what it likes.
+            (
+                "server_no_context_takeover" | "client_no_context_takeover" | "client_max_window_bits",
+                None,
+            ) => {}
+            ("client_max_window_bits", Some(value)) => _ = window_bits(value)?,
+            ("server_max_window_bits", Some(value)) => {
+                asked.server_max_window_bits = Some(window_bits(value)?);
+            }
+            _ => return None,
+        }
     }
-    Some(parsed)
-}
-
-/// Sets it; false when it was set already.
-fn set(flag: &mut bool) -> bool {
-    !std::mem::replace(flag, true)
+    Some(asked)
 }
 
 /// From 8 to 15, in decimal digits without a leading zero (section 7.1.2.1).
@@ -103,7 +94,6 @@ fn unquoted(value: &str) -> &str {
 }
 
 const WINDOW_BITS_MIN: u8 = 8;
-const WINDOW_BITS_MAX: u8 = 15;
 
 #[cfg(test)]
 mod tests {

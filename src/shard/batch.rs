@@ -74,9 +74,9 @@ impl Open {
     pub(super) fn new(publication: &Publication, compressed: Option<Bytes>, taken_at: u64) -> Self {
         let frame = publication.message.frame().clone();
         let mut marks = Marks::new();
-        marks.push(mark(publication, frame.len()));
+        marks.push(mark(publication, publication.message.payload().len(), frame.len()));
         let compressed = compressed.map(|frame| {
-            let marks = Marks::from_iter([compressed_mark(publication, &frame, frame.len())]);
+            let marks = Marks::from_iter([mark(publication, payload_bytes(&frame), frame.len())]);
             Box::new((Frames::One(frame), marks))
         });
         let trace = Trace { origin: publication.origin, taken_at };
@@ -92,15 +92,12 @@ impl Open {
         }
         let frame = publication.message.frame();
         if let Some((frames, marks)) = self.compressed.as_deref_mut() {
-            frames.append(compressed.unwrap_or(frame));
-            let end = frames.bytes().len();
-            marks.push(match compressed {
-                Some(frame) => compressed_mark(publication, frame, end),
-                None => mark(publication, end),
-            });
+            let frame = compressed.unwrap_or(frame);
+            frames.append(frame);
+            marks.push(mark(publication, payload_bytes(frame), frames.bytes().len()));
         }
         self.frames.append(frame);
-        self.marks.push(mark(publication, self.bytes()));
+        self.marks.push(mark(publication, publication.message.payload().len(), self.bytes()));
         if publication.origin.read_at < self.trace.origin.read_at {
             self.trace = Trace { origin: publication.origin, taken_at };
         }
@@ -239,15 +236,14 @@ pub(super) fn count_for(marks: &[Mark], member: Member) -> usize {
     marks.iter().filter(is_for).count()
 }
 
-fn mark(publication: &Publication, end: usize) -> Mark {
-    let payload = end - publication.message.payload().len();
-    Mark { offset: publication.offset, payload, end, exclude: publication.exclude }
+/// The mark of a publication whose frame ends at `end`, with so many bytes behind its head.
+fn mark(publication: &Publication, payload_bytes: usize, end: usize) -> Mark {
+    Mark { offset: publication.offset, payload: end - payload_bytes, end, exclude: publication.exclude }
 }
 
-/// As [`mark`], of a compressed frame that ends at `end`.
-fn compressed_mark(publication: &Publication, frame: &Bytes, end: usize) -> Mark {
-    let payload = end - ws::message_payloads(frame).map(|(_, payload)| payload.len()).sum::<usize>();
-    Mark { offset: publication.offset, payload, end, exclude: publication.exclude }
+/// The bytes behind the head of a frame.
+fn payload_bytes(frame: &Bytes) -> usize {
+    ws::message_payloads(frame).map(|(_, payload)| payload.len()).sum()
 }
 
 /// A bound on the joined message that a client must take in one piece; a single message may be longer.

@@ -30,6 +30,15 @@ const INFLATED_PER_TURN: usize = 256 << 10;
 /// What each compressed message counts for besides its bytes.
 const INFLATE_COST: usize = 512;
 
+/// A whole message of a client.
+#[derive(Clone, Copy)]
+struct Heard<'a> {
+    kind: MessageKind,
+    payload: &'a [u8],
+    /// When it was read, in nanoseconds of the gateway's clock.
+    read_at: u64,
+}
+
 /// What goes with a request besides what it asks.
 struct Asked<'a> {
     mark: Option<Mark<'a>>,
@@ -54,7 +63,8 @@ impl Shard {
             match client.decoder.decode(&mut input, rules) {
                 Ok(None) => return,
                 Ok(Some(Event::Message { kind, payload })) => {
-                    if self.whole_message(key, kind, &payload, read_at, replies) == Flow::Held {
+                    let heard = Heard { kind, payload: &payload, read_at };
+                    if self.hear(key, heard, replies) == Flow::Held {
                         let message = Some(payload.into_vec());
                         return self.core.hold(key, Held { read_at, message, rest: input.to_vec() });
                     }
@@ -67,7 +77,8 @@ impl Shard {
                     let cost = message.len() + INFLATE_COST;
                     inflated += cost;
                     self.core.compression_work += cost;
-                    if self.whole_message(key, kind, &message, read_at, replies) == Flow::Held {
+                    let heard = Heard { kind, payload: &message, read_at };
+                    if self.hear(key, heard, replies) == Flow::Held {
                         let (message, rest) = (Some(message), input.to_vec());
                         return self.core.hold(key, Held { read_at, message, rest });
                     }
@@ -97,20 +108,13 @@ impl Shard {
     }
 
     /// As [`Shard::message`], for one that is heard for the first time.
-    fn whole_message(
-        &mut self,
-        key: ClientKey,
-        kind: MessageKind,
-        payload: &[u8],
-        read_at: u64,
-        replies: &mut Vec<u8>,
-    ) -> Flow {
-        self.core.tap_received(key, payload);
-        if let Err(in_a_row) = self.core.take_from_buckets(key, payload.len()) {
-            self.refuse_for_rate(key, payload, in_a_row, replies);
+    fn hear(&mut self, key: ClientKey, heard: Heard<'_>, replies: &mut Vec<u8>) -> Flow {
+        self.core.tap_received(key, heard.payload);
+        if let Err(in_a_row) = self.core.take_from_buckets(key, heard.payload.len()) {
+            self.refuse_for_rate(key, heard.payload, in_a_row, replies);
             return Flow::Done;
         }
-        let flow = self.message(key, kind, payload, read_at, replies);
+        let flow = self.message(key, heard, replies);
         self.core.counts.held += u64::from(flow == Flow::Held);
         flow
     }
@@ -126,14 +130,8 @@ impl Shard {
         }
     }
 
-    fn message(
-        &mut self,
-        key: ClientKey,
-        kind: MessageKind,
-        payload: &[u8],
-        read_at: u64,
-        replies: &mut Vec<u8>,
-    ) -> Flow {
+    fn message(&mut self, key: ClientKey, heard: Heard<'_>, replies: &mut Vec<u8>) -> Flow {
+        let Heard { kind, payload, read_at } = heard;
         match (self.core.clients[key].endpoint, kind) {
             (Endpoint::Echo, kind) => self.core.echo(key, kind, payload, replies),
             (Endpoint::Ws, MessageKind::Binary) => {
@@ -177,7 +175,10 @@ impl Shard {
         };
         let Held { read_at, message, mut rest } = *held;
         let has_to_wait = match &message {
-            Some(message) => self.message(key, MessageKind::Text, message, read_at, replies) == Flow::Held,
+            Some(message) => {
+                let heard = Heard { kind: MessageKind::Text, payload: message, read_at };
+                self.message(key, heard, replies) == Flow::Held
+            }
             None => self.core.has_many_replies_waiting(key),
         };
         if has_to_wait {

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::mem;
 
 use crate::metrics::{
-    CloseReason, CloseSent, Direction, DropReason, LabelValue, ReceivedClose, ReceivedType, RejectReason,
-    SentType, ShardSamples,
+    CloseReason, CloseSent, Compressed, Direction, DropReason, LabelValue, ReceivedClose, ReceivedType,
+    RejectReason, SentType, ShardSamples,
 };
 use crate::ws;
 
@@ -15,9 +15,7 @@ use super::room::Completed;
 /// Plain counts that the driver publishes.
 #[derive(Default)]
 pub(super) struct Counts {
-    pub(super) opened: u64,
-    /// Those of them that negotiated compression.
-    pub(super) opened_compressed: u64,
+    pub(super) opened: Tally<Compressed>,
     /// Bytes of publications before they were compressed, and of the frames after.
     pub(super) compression_input: u64,
     pub(super) compression_output: u64,

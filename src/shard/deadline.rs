@@ -154,6 +154,12 @@ impl Core {
         at.checked_next_multiple_of(ticks).unwrap_or(at)
     }
 
+    /// The tick at which a token runs out that lasts for so many seconds; `u32::MAX` for one that does not.
+    pub(super) fn expiry(&self, expires_in: Option<u64>) -> u32 {
+        let ticks = expires_in.map_or(u32::MAX, |seconds| tick_at_or_after(Duration::from_secs(seconds)));
+        self.now().saturating_add(ticks)
+    }
+
     /// Makes sure that the wheel wakes this client in time.
     pub(super) fn reschedule(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };

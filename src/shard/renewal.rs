@@ -1,8 +1,5 @@
 //! A client that shows another token on its open connection.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use crate::auth::Claims;
 use crate::id::ClientKey;
 use crate::metrics::CloseReason;
@@ -10,7 +7,6 @@ use crate::protocol::{Ack, ErrorCode, Mark};
 use crate::session::Permissions;
 
 use super::state::Core;
-use super::wheel::tick_at_or_after;
 
 impl Core {
     /// Takes another token of the same user: from here on its time and its permissions are those of the connection.
@@ -49,7 +45,8 @@ impl Core {
         if !self.verifier.is_required() {
             return Err((ErrorCode::Unavailable, "this gateway asks for no tokens".to_owned()));
         }
-        let claims = Arc::clone(&self.verifier)
+        let claims = self
+            .verifier
             .verify(token, self.timestamp)
             .map_err(|error| (ErrorCode::Forbidden, format!("`token` is refused: {error}")))?;
         if claims.user != *self.clients[key].session.user() {
@@ -59,11 +56,10 @@ impl Core {
     }
 
     fn apply_claims(&mut self, key: ClientKey, claims: Claims, expires_in: Option<u64>) {
-        let now = self.now();
+        let expires_at = self.expiry(expires_in);
         let client = &mut self.clients[key];
         client.session.permit_as(Permissions { rooms: claims.rooms, may_broadcast: claims.broadcast });
-        let ticks = expires_in.map_or(u32::MAX, |seconds| tick_at_or_after(Duration::from_secs(seconds)));
-        client.expires_at = now.saturating_add(ticks);
+        client.expires_at = expires_at;
         self.reschedule(key);
     }
 }
@@ -71,8 +67,10 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::super::tests::World;
+    use super::super::wheel::tick_at_or_after;
     use super::*;
     use crate::auth::{Grant, Mode, Options, Secret, Verifier};
     use crate::id::UserId;

@@ -4,7 +4,7 @@ use std::{io, mem};
 
 use metrics::Counter;
 
-use crate::metrics::{Compressed, Layer, ShardMetrics, Source, Stage, WriteResult, count};
+use crate::metrics::{Layer, ShardMetrics, Source, Stage, WriteResult, count};
 
 use super::counts::Tally;
 use super::room::Trace;
@@ -110,14 +110,13 @@ impl Report {
     pub(super) fn publish(&mut self, core: &mut Core, connections: usize, handshakes: usize) {
         let metrics = &self.metrics;
         let counts = &mut core.counts;
-        move_to(&metrics.opened[Compressed::None], &mut counts.opened);
-        move_to(&metrics.opened[Compressed::Deflate], &mut counts.opened_compressed);
         move_to(&metrics.compression_input, &mut counts.compression_input);
         move_to(&metrics.compression_output, &mut counts.compression_output);
         move_to(&metrics.ping_timeouts, &mut counts.ping_timeouts);
         move_to(&metrics.broadcasts[Source::Client], &mut counts.broadcasts);
         move_to(&metrics.direct[Source::Client], &mut counts.direct);
         move_to(&metrics.held, &mut counts.held);
+        counts.opened.take(|compressed, count| metrics.opened[compressed].increment(count));
         counts.closed.take(|reason, count| metrics.closed[reason].increment(count));
         counts.close_sent.take(|code, count| metrics.close_sent[code].increment(count));
         counts.close_received.take(|class, count| metrics.close_received[class].increment(count));

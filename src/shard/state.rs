@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -18,7 +17,7 @@ use crate::http::Endpoint;
 use crate::hub::{self, Address, Cooling, Hub, Served};
 use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
 use crate::inbox::{Command, Permit, Publication};
-use crate::metrics::{CloseReason, Direction, DropReason, SentType};
+use crate::metrics::{CloseReason, Compressed, Direction, DropReason, SentType};
 use crate::protocol::{self, Parser, Welcome};
 use crate::session::Session;
 use crate::ws::{CloseCode, Compression, Decoder, Deflater, Inflater, PreparedMessage};
@@ -199,8 +198,7 @@ impl Core {
         let Newcomer { session, endpoint, compression, expires_in, permit } = newcomer;
         let now = self.wheel.now();
         let heartbeat = &self.options.heartbeat;
-        let expires_in =
-            expires_in.map_or(u32::MAX, |seconds| tick_at_or_after(Duration::from_secs(seconds)));
+        let expires_at = self.expiry(expires_in);
         let first_ping = first_ping(session.client(), tick_at_or_after(heartbeat.ping));
         let ping_at = self.ping_together(now.saturating_add(first_ping));
         let user = session.user().clone();
@@ -221,14 +219,15 @@ impl Core {
             opened_at: now,
             heard_at: now,
             blocked_at: 0,
-            expires_at: now.saturating_add(expires_in),
+            expires_at,
             wheel_at: u32::MAX,
             _permit: permit,
         });
-        match compression {
-            Compression::Off => self.counts.opened += 1,
-            Compression::FromClient | Compression::Both => self.counts.opened_compressed += 1,
-        }
+        let compressed = match compression {
+            Compression::Off => Compressed::None,
+            Compression::FromClient | Compression::Both => Compressed::Deflate,
+        };
+        self.counts.opened.add(compressed, 1);
         if endpoint == Endpoint::Ws {
             self.hub.connect(&user, Address { shard: self.index, client: key });
             let position = self.rooms[self.everyone].hub.position();
@@ -380,9 +379,12 @@ impl Core {
 
     /// A publication as a compressed frame, if the room has members here that can take one and it is any shorter.
     fn compressed(&mut self, room: RoomKey, publication: &Publication) -> Option<Bytes> {
+        let members = self.rooms.get(room)?.room.compressed_members();
+        if members == 0 {
+            return None;
+        }
         let excluded = publication.exclude.and_then(|client| self.clients.get(client));
-        let is_excluded = excluded.is_some_and(|client| client.compression == Compression::Both);
-        if self.rooms.get(room)?.room.compressed_members() <= usize::from(is_excluded) {
+        if members == 1 && excluded.is_some_and(|client| client.compression == Compression::Both) {
             return None;
         }
         let payload = publication.message.payload();
@@ -399,7 +401,7 @@ impl Core {
     fn publish_locally(&mut self, room: RoomKey, publication: &Publication) {
         let compressed = self.compressed(room, publication);
         let Some(local) = self.rooms.get_mut(room) else { return };
-        local.room.append_for_all(publication, compressed, self.time);
+        local.room.append(publication, compressed, self.time);
         let (payload, members) = (publication.message.payload().len(), local.room.members().len());
         let recipients = members.saturating_sub(usize::from(publication.exclude.is_some()));
         self.counts.samples.message_size[Direction::Sent].record_many(payload as u64, recipients as u64);

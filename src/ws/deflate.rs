@@ -15,8 +15,8 @@ const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 /// That, and a last block: only where the data ended between two blocks is this an end, and the data whole.
 const END: [u8; 6] = [0, 0, 0xFF, 0xFF, 0x03, 0];
 
-/// The largest window there is: 32 KiB.
-const WINDOW_BITS_MAX: u8 = 15;
+/// The largest window there is, 32 KiB, which is the one that is used.
+pub const WINDOW_BITS_MAX: u8 = 15;
 
 /// What a decompressed message begins with room for, in bytes.
 const OUTPUT_BYTES_MIN: usize = 4 << 10;

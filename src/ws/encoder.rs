@@ -7,7 +7,7 @@ use fastwebsockets::{Frame, OpCode, Payload};
 
 use super::close::CloseCode;
 use super::decoder::PeerClose;
-use super::header::CONTROL_PAYLOAD_BYTES_MAX;
+use super::header::{CONTROL_PAYLOAD_BYTES_MAX, RSV1};
 
 /// The longest head of a frame without a mask.
 const HEAD_BYTES_MAX: usize = 10;
@@ -125,9 +125,6 @@ fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (payload, rest) = rest.split_at_checked(payload_len)?;
     Some((head, payload, rest))
 }
-
-/// RFC 7692, section 6: the message is compressed.
-const RSV1: u8 = 0x40;
 
 /// Section 5.5: opcodes of control frames have this bit.
 fn is_control(first: u8) -> bool {

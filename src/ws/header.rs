@@ -101,7 +101,7 @@ pub(super) fn compressed_bytes_max(limit: usize) -> usize {
 }
 
 /// RFC 7692, section 6: the message is compressed.
-const RSV1: u8 = 0x40;
+pub(super) const RSV1: u8 = 0x40;
 
 /// Whether a frame may have the reserved bits that it has: only the first one of a message says that it is compressed.
 #[cold]

@@ -21,7 +21,7 @@ pub use close::CloseCode;
 pub use decoder::{DecodeError, Decoder, Event, MessageKind, Payload, PeerClose, Rules, check_text};
 #[cfg(test)]
 pub(crate) use deflate::compress_always;
-pub use deflate::{Compression, Deflater, Inflater, Options as DeflateOptions};
+pub use deflate::{Compression, Deflater, Inflater, Options as DeflateOptions, WINDOW_BITS_MAX};
 pub use encoder::{
     PreparedMessage, encode_binary, encode_close, encode_close_reply, encode_ping, encode_pong, encode_text,
     frame_end, message_payloads,

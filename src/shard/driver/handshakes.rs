@@ -51,8 +51,7 @@ impl Driver {
         let claims = upgraded.claims;
         let expires_in = claims.expires_at.map(|at| at.saturating_sub(Clock::unix()));
         let permissions = Permissions { rooms: claims.rooms, may_broadcast: claims.broadcast };
-        let permissions = (permissions != Permissions::default()).then(|| Box::new(permissions));
-        let session = Session::new(id, claims.user, permissions, upgraded.ndjson);
+        let session = Session::new(id, claims.user, permissions.boxed(), upgraded.ndjson);
         let newcomer = Newcomer {
             session,
             endpoint: upgraded.endpoint,

@@ -173,21 +173,17 @@ impl Room {
         self.flight.is_some() || !self.waiting.is_empty()
     }
 
-    /// Adds a publication to what is to be served; `taken_at` is when the shard took it from its inbox.
-    ///
-    /// Offsets only rise. Nothing is refused: the bound is the room's quota, which was taken before the
-    /// publication got its offset.
-    pub fn append(&mut self, publication: &Publication, taken_at: u64) {
-        self.append_for_all(publication, None, taken_at);
-    }
-
     /// How many here take compressed messages.
     pub fn compressed_members(&self) -> usize {
         self.compressed_members as usize
     }
 
-    /// As [`Room::append`]; `compressed` is the publication as a frame for those who take it so.
-    pub fn append_for_all(&mut self, publication: &Publication, compressed: Option<Bytes>, taken_at: u64) {
+    /// Adds a publication to what is to be served; `compressed` is the same as a frame for those who take it so, `taken_at` is
+    /// when the shard took it from its inbox.
+    ///
+    /// Offsets only rise. Nothing is refused: the bound is the room's quota, which was taken before the
+    /// publication got its offset.
+    pub fn append(&mut self, publication: &Publication, compressed: Option<Bytes>, taken_at: u64) {
         let frame_bytes = publication.message.frame().len();
         match self.waiting.back_mut() {
             Some(open) if open.bytes() + frame_bytes <= self.batch_bytes => {

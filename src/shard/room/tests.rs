@@ -255,7 +255,7 @@ fn append_excluding(room: &mut Room, offset: u64, text: &str, exclude: Option<Cl
         );
     let compressed = is_compressed.then(|| compressed.into());
     let publication = Publication { offset, message, exclude, origin };
-    room.append_for_all(&publication, compressed, 10 * offset + 2);
+    room.append(&publication, compressed, 10 * offset + 2);
     frame
 }
 
