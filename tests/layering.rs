@@ -78,12 +78,14 @@ const PURE: &[&str] = &[
     "shard::restart",
     "shard::taps",
     "shard::outbound",
+    "shard::parked",
     "shard::room",
     "shard::batch",
     "shard::backlog",
     "shard::wheel",
     "hub::heat",
     "hub::room",
+    "hub::rules",
 ];
 
 /// What a pure module does not name: any path that begins like this.

@@ -45,7 +45,7 @@ pub(crate) fn parse(parser: &mut Parser, request: &[u8]) {
 /// Prints the message that the others in the room get for [`TEXT`], over what was there.
 pub(crate) fn print(out: &mut Vec<u8>) {
     let content = Some("Does the train at half past seven stop here, or only at the old harbour?");
-    let message = Message { target: Target::Room(NameRef::Text("lobby")), content, data: None };
+    let message = Message { target: Target::Room(NameRef::Text("lobby")), key: None, content, data: None };
     out.clear();
     write_message(black_box(&message), NameRef::Number(7), 1_763_000_000, out);
     black_box(out);

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::io::IoSlice;
 
 use bytes::Bytes;
+use fanfare::hub::OnOverflow;
 use fanfare::id::{ClientKey, RoomKey};
 use fanfare::inbox::{Command, Inbox, Limits, Origin, Outlet, Publication};
 use fanfare::metrics::Source;
@@ -24,7 +25,7 @@ pub(crate) fn message() -> PreparedMessage {
 
 fn publication(message: &PreparedMessage, offset: u64) -> Publication {
     let origin = Origin { source: Source::Client, read_at: offset, dispatched_at: offset };
-    Publication { offset, message: message.clone(), exclude: None, origin }
+    Publication { offset, message: message.clone(), key: None, exclude: None, origin }
 }
 
 /// A room with [`MEMBERS`], all of one kind.
@@ -37,7 +38,7 @@ pub(crate) struct Audience {
 impl Audience {
     pub(crate) fn new(flags: Flags) -> Self {
         let mut slab: SlotMap<ClientKey, ()> = SlotMap::with_key();
-        let mut room = Room::new(BATCH_BYTES);
+        let mut room = Room::new(BATCH_BYTES, OnOverflow::Disconnect);
         for _ in 0..MEMBERS {
             room.join(Member { client: slab.insert(()), after: 0, flags, slot: 0 });
         }

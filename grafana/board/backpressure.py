@@ -144,7 +144,8 @@ def board() -> Json:
                 ),
                 graph(
                     "Lost messages by reason",
-                    "`bytes_limit` is a queue that was full, `closing` a client that was closed or gone.",
+                    "`bytes_limit` is a queue that was full, `closing` a client that was closed or gone; "
+                    "`drop_oldest` and `conflated` is what rooms leave out for slow members, as their `overflow` says.",
                     "cps",
                     Query(rate("fanfare_messages_dropped_total", "reason"), "{{reason}}"),
                     stack=True,

@@ -40,7 +40,7 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
     refuse(
         config.shard.outbound_bytes < message_bytes.saturating_add(ENVELOPE_BYTES_MAX),
         "limits.outbound_bytes",
-        "is less than `limits.message_bytes` and 2 KiB for the envelope around it: a client that has to wait for \
+        "is less than `limits.message_bytes` and 3 KiB for the envelope around it: a client that has to wait for \
          the longest allowed message would be closed as too slow",
     );
     for (key, bytes) in [
@@ -148,8 +148,8 @@ fn is_loopback(address: IpAddr) -> bool {
 
 /// Far above any machine, far below what an index of a shard can be.
 const SHARDS_MAX: usize = 1024;
-/// What a message grows by on its way: the frame's header, names of room and user, offset and time.
-/// Each name has up to 128 bytes, and a control character in it is printed as six (`\u00XX`): 1536 for two.
-const ENVELOPE_BYTES_MAX: usize = 2048;
+/// What a message grows by on its way: the frame's header, names of room and user, its key, offset and time.
+/// Each name has up to 128 bytes, and a control character in it is printed as six (`\u00XX`): 2304 for three.
+const ENVELOPE_BYTES_MAX: usize = 3072;
 /// RFC 7518, 3.2: a key of the hash's size or larger.
 const SECRET_BYTES_MIN: usize = 32;

@@ -5,6 +5,7 @@
 
 mod check;
 mod print;
+mod rooms;
 mod sources;
 mod table;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::{self, Mode};
+use crate::hub::OnOverflow;
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
 use crate::{http, hub, listener, shard, watchdog, ws};
@@ -288,6 +290,11 @@ fn partner(key: &str) -> Option<&'static str> {
 /// Words for an enum, for the kind `choice`.
 trait Choice: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Choice for OnOverflow {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("disconnect", Self::Disconnect), ("drop_oldest", Self::DropOldest), ("latest", Self::Latest)];
 }
 
 impl Choice for Mode {

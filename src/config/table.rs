@@ -6,7 +6,7 @@ use crate::id::NodeId;
 use super::value::{
     Value, address, byte_rate, choice, count, duration, flag, leeway, list, quoted, rate, size, text, window,
 };
-use super::{Config, check};
+use super::{Config, check, rooms};
 
 /// One key of the configuration.
 pub(super) struct Setting {
@@ -75,6 +75,16 @@ pub(super) static SETTINGS: &[Setting] = &[
             config.http.origins.iter().try_for_each(|origin| check::origin(origin))
         },
         print: |config| list::print(&config.http.origins),
+    },
+    Setting {
+        key: "rooms",
+        doc: "How rooms are run; the first whose `match` fits a room's name, `*` standing for any text. `overflow`: what\nbecomes of messages for a member whose queue is full: \"disconnect\" closes it with 4008, \"drop_oldest\"\nleaves out the oldest, \"latest\" all but the newest for each `key`; it is told which by a `gap`. In a file\nalso as [[rooms]] at its end.",
+        example: Some("[{ match = \"ticker.*\", overflow = \"latest\" }]"),
+        parse: |config, value| {
+            config.hub.rooms = rooms::parse(value)?;
+            Ok(())
+        },
+        print: |config| Some(rooms::print(&config.hub.rooms)),
     },
     setting!("insecure", flag, insecure, "Allows `auth.mode = \"none\"` on an address that is not loopback."),
     setting!("echo", flag, http.echo, "Serves /echo, which returns each message."),
@@ -195,7 +205,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "limits.outbound_bytes",
         size,
         shard.outbound_bytes,
-        "What may wait for one client; more closes it with 4008. At least `message_bytes` and 2 KiB."
+        "What may wait for one client; more closes it with 4008. At least `message_bytes` and 3 KiB."
     ),
     setting!(
         "limits.inbox_bytes",
@@ -279,5 +289,5 @@ pub(super) static SETTINGS: &[Setting] = &[
 
 /// Keys of the contract that a later version takes, so that they are not called misspelt.
 pub(super) fn is_of_later_version(key: &str) -> bool {
-    key == "rooms" || key.starts_with("engine.nats")
+    key.starts_with("engine.nats")
 }

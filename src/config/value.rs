@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::Choice;
 
@@ -22,6 +22,8 @@ pub(super) enum Value {
     Bool(bool),
     /// A TOML array of strings.
     List(Vec<String>),
+    /// A TOML array of tables: the keys and values of each.
+    Tables(Vec<Vec<(String, Self)>>),
     /// Something that no setting takes, by its TOML name.
     Other(&'static str),
 }
@@ -38,6 +40,10 @@ impl Value {
                     .map_or(Self::Other("too large an integer"), Self::Integer)
             }
             DeValue::Array(items) => {
+                let tables = items.iter().map(|item| item.get_ref().as_table().map(Self::members));
+                if let Some(tables) = tables.collect::<Option<Vec<_>>>().filter(|tables| !tables.is_empty()) {
+                    return Self::Tables(tables);
+                }
                 let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
                 texts
                     .collect::<Option<_>>()
@@ -47,6 +53,13 @@ impl Value {
             DeValue::Datetime(_) => Self::Other("a date"),
             DeValue::Table(_) => Self::Other("a table"),
         }
+    }
+
+    fn members(table: &DeTable<'_>) -> Vec<(String, Self)> {
+        table
+            .iter()
+            .map(|(name, value)| (name.get_ref().to_string(), Self::from_toml(value.get_ref())))
+            .collect()
     }
 
     fn text(&self, wanted: &str) -> Result<&str, String> {
@@ -61,7 +74,7 @@ impl Value {
             Self::Plain(text) | Self::Text(text) => format!("expected {wanted}, got `{text}`"),
             Self::Integer(number) => format!("expected {wanted}, got {number}"),
             Self::Bool(yes) => format!("expected {wanted}, got {yes}"),
-            Self::List(_) => format!("expected {wanted}, got an array"),
+            Self::List(_) | Self::Tables(_) => format!("expected {wanted}, got an array"),
             Self::Other(kind) => format!("expected {wanted}, got {kind}"),
         }
     }

@@ -31,15 +31,15 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Lets a shard into a room. `epoch` is asked for when the room's life begins here.
+    /// Lets a shard into a room, which `begin` makes when its life begins here.
     pub(super) fn enter(
         &self,
         id: &RoomId,
         (shard, key): (ShardIndex, RoomKey),
-        epoch: impl Fn() -> u64,
+        begin: impl Fn() -> Room,
     ) -> (Arc<Room>, StreamPosition) {
         loop {
-            let room = self.room(id, &epoch);
+            let room = self.room(id, &begin);
             if let Some(position) = room.enter(shard, key) {
                 return (room, position);
             }
@@ -103,12 +103,11 @@ impl Directory {
         self.users.len()
     }
 
-    fn room(&self, id: &RoomId, epoch: impl FnOnce() -> u64) -> Arc<Room> {
+    fn room(&self, id: &RoomId, begin: impl FnOnce() -> Room) -> Arc<Room> {
         if let Some(room) = self.rooms.get(id) {
             return Arc::clone(&room);
         }
-        let begin = || Arc::new(Room::new(Some(id.clone()), epoch()));
-        Arc::clone(&self.rooms.entry(id.clone()).or_insert_with(begin))
+        Arc::clone(&self.rooms.entry(id.clone()).or_insert_with(|| Arc::new(begin())))
     }
 
     /// Takes out this life of a room, and not the next one if that has begun already.
@@ -121,6 +120,7 @@ impl Directory {
 mod tests {
     use slotmap::KeyData;
 
+    use super::super::RoomOptions;
     use super::*;
 
     #[test]
@@ -167,10 +167,11 @@ mod tests {
     fn a_room_that_is_over_but_still_listed_is_replaced() {
         let directory = Directory::default();
         let id = RoomId::from_u64(5);
-        let (first, _) = directory.enter(&id, (ShardIndex(0), RoomKey::default()), || 1);
+        let room = |epoch| Room::new(Some(id.clone()), epoch, RoomOptions::default());
+        let (first, _) = directory.enter(&id, (ShardIndex(0), RoomKey::default()), || room(1));
         assert!(first.exit(ShardIndex(0)), "over, and not yet forgotten");
 
-        let (second, position) = directory.enter(&id, (ShardIndex(1), RoomKey::default()), || 2);
+        let (second, position) = directory.enter(&id, (ShardIndex(1), RoomKey::default()), || room(2));
         directory.forget(&id, &first);
 
         assert_eq!(position, StreamPosition { epoch: 2, offset: 0 });

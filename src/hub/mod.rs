@@ -8,6 +8,7 @@
 mod directory;
 mod heat;
 mod room;
+mod rules;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use smallvec::SmallVec;
 pub use self::directory::Address;
 use self::directory::Directory;
 pub use self::heat::{Cooling, Halve, Heat};
-use self::room::Said;
-pub use self::room::{Busy, Room, Served, StreamPosition};
+pub use self::room::{Busy, Room, Said, Served, StreamPosition, Text};
+pub use self::rules::{OnOverflow, RoomOptions, Rule, Rules};
 use crate::clock::Clock;
-use crate::id::{ClientKey, NameRef, RoomId, RoomKey, ShardIndex, UserId};
+use crate::id::{NameRef, RoomId, RoomKey, ShardIndex, UserId};
 use crate::inbox::{Command, Origin, Outlet};
 use crate::metrics::Source;
 use crate::ws::PreparedMessage;
@@ -34,11 +35,13 @@ pub struct Options {
     /// Bytes of one room that may be on their way to one shard: in its inbox, or in the room's open
     /// batch. Keeps one loud room from taking the whole inbox.
     pub room_pending_bytes: usize,
+    /// How rooms are run.
+    pub rooms: Rules,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { inbox_bytes: 16 << 20, room_pending_bytes: 4 << 20 }
+        Self { inbox_bytes: 16 << 20, room_pending_bytes: 4 << 20, rooms: Rules::default() }
     }
 }
 
@@ -57,7 +60,7 @@ impl Hub {
     /// Makes a hub over these shards: the outlet at index `n` leads to `ShardIndex(n)`.
     pub fn new(shards: Vec<Outlet>, options: Options, clock: Clock) -> Arc<Self> {
         let epochs = Epochs::random();
-        let everyone = Arc::new(Room::new(None, epochs.next()));
+        let everyone = Arc::new(Room::new(None, epochs.next(), RoomOptions::default()));
         Arc::new(Self { shards, directory: Directory::default(), everyone, epochs, options, clock })
     }
 
@@ -77,7 +80,8 @@ impl Hub {
     /// offset above the position's, addressed to `key`. `key` must not have been used for this room
     /// before.
     pub fn join(&self, room: &RoomId, shard: ShardIndex, key: RoomKey) -> (Arc<Room>, StreamPosition) {
-        self.directory.enter(room, (shard, key), || self.epochs.next())
+        let begin = || Room::new(Some(room.clone()), self.epochs.next(), self.options.rooms.of(room));
+        self.directory.enter(room, (shard, key), begin)
     }
 
     /// Lets a shard into the room of everyone, which has no name and is never over.
@@ -108,22 +112,11 @@ impl Hub {
 
     /// Publishes to a room: gives the message the next offset, and to each shard with members.
     ///
-    /// The client to `exclude` does not get it. `read_at` is when the request was read, in nanoseconds
-    /// of the gateway's clock.
-    ///
     /// # Errors
     ///
     /// [`Busy`] when one of the inboxes is full, or too much of the room is on its way to one shard.
-    pub fn publish(
-        &self,
-        room: &Room,
-        message: PreparedMessage,
-        exclude: Option<(ShardIndex, ClientKey)>,
-        source: Source,
-        read_at: u64,
-    ) -> Result<u64, Busy> {
-        let said = Said { message, exclude, origin: self.origin(source, read_at) };
-        room.publish(&self.shards, &said, self.options.room_pending_bytes)
+    pub fn publish(&self, room: &Room, said: Said) -> Result<u64, Busy> {
+        room.publish(&self.shards, said, self.clock.now(), self.options.room_pending_bytes)
     }
 
     /// Sends to every connection of a user. Returns to how many; 0 when the user is not here.
@@ -138,7 +131,7 @@ impl Hub {
         source: Source,
         read_at: u64,
     ) -> Result<usize, Busy> {
-        let origin = self.origin(source, read_at);
+        let origin = Origin { source, read_at, dispatched_at: self.clock.now() };
         let mut addresses = self.directory.addresses(&UserId::from(user));
         addresses.sort_unstable_by_key(|address| address.shard);
         let bytes = message.frame().len();
@@ -152,10 +145,6 @@ impl Hub {
             drop(reservation.push(Command::Direct { clients, message: message.clone(), origin }));
         }
         Ok(addresses.len())
-    }
-
-    fn origin(&self, source: Source, read_at: u64) -> Origin {
-        Origin { source, read_at, dispatched_at: self.clock.now() }
     }
 
     /// Where the connections of a user are.

@@ -4,10 +4,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
+use super::RoomOptions;
 use super::heat::Heat;
-use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
+use crate::id::{ClientKey, MessageKey, RoomId, RoomKey, ShardIndex};
 use crate::inbox::{Command, Origin, Outlet, Publication};
-use crate::ws::PreparedMessage;
+use crate::metrics::Source;
+use crate::ws::{Draft, PreparedMessage};
 
 /// One life of a room, from its first member to its last, as the shards with members share it.
 ///
@@ -17,6 +19,7 @@ use crate::ws::PreparedMessage;
 pub struct Room {
     id: Option<RoomId>,
     epoch: u64,
+    options: RoomOptions,
     sequencer: Mutex<Sequencer>,
 }
 
@@ -45,8 +48,8 @@ pub struct Served {
 pub struct Busy;
 
 impl Room {
-    pub(super) fn new(id: Option<RoomId>, epoch: u64) -> Self {
-        Self { id, epoch, sequencer: Mutex::new(Sequencer::default()) }
+    pub(super) fn new(id: Option<RoomId>, epoch: u64, options: RoomOptions) -> Self {
+        Self { id, epoch, options, sequencer: Mutex::new(Sequencer::default()) }
     }
 
     /// Its name; the room of everyone has none.
@@ -57,6 +60,11 @@ impl Room {
     /// Which life of the room this is; unique in the process.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// How it is run.
+    pub fn options(&self) -> RoomOptions {
+        self.options
     }
 
     /// Where the room stands.
@@ -117,19 +125,22 @@ impl Room {
         Some(sequencer.closed)
     }
 
-    /// Gives a message its offset and to each shard with members, or does neither.
+    /// Gives a message its offset and to each shard with members, or does neither; `now` is in nanoseconds.
     ///
     /// `pending_bytes_max` bounds what may be on its way to one shard; a single message larger than
     /// that passes when nothing else is.
     pub(super) fn publish(
         &self,
         outlets: &[Outlet],
-        said: &Said,
+        said: Said,
+        now: u64,
         pending_bytes_max: usize,
     ) -> Result<u64, Busy> {
-        let bytes = said.message.frame().len();
         let mut wakes = SmallVec::<[_; SHARDS_INLINE]>::new();
         let mut sequencer = self.lock();
+        let offset = sequencer.offset + 1;
+        let said = said.at(offset, now);
+        let bytes = said.message.frame().len();
         let mut reservations = SmallVec::<[_; SHARDS_INLINE]>::new();
         for target in &sequencer.targets {
             if target.pending_bytes > 0 && target.pending_bytes + bytes > pending_bytes_max {
@@ -138,12 +149,11 @@ impl Room {
             let outlet = &outlets[usize::from(target.shard.0)];
             reservations.push(outlet.reserve(bytes).map_err(|_| Busy)?);
         }
-        sequencer.offset += 1;
-        let offset = sequencer.offset;
+        sequencer.offset = offset;
         sequencer.heat.add_message(bytes, said.origin.dispatched_at);
         for (target, reservation) in sequencer.targets.iter_mut().zip(reservations) {
             target.pending_bytes += bytes;
-            let publication = said.publication(offset, target.shard);
+            let publication = said.publication(target.shard);
             wakes.push(reservation.push(Command::Publish { room: target.key, publication }));
         }
         // Waking a thread is a system call, which nobody should wait for.
@@ -164,16 +174,54 @@ impl Room {
 
 /// What is to be published.
 #[derive(Debug)]
-pub(super) struct Said {
-    pub(super) message: PreparedMessage,
-    pub(super) exclude: Option<(ShardIndex, ClientKey)>,
-    pub(super) origin: Origin,
+pub struct Said {
+    /// The message.
+    pub text: Text,
+    /// What it is about, where that matters.
+    pub key: Option<MessageKey>,
+    /// The client that does not get it.
+    pub exclude: Option<(ShardIndex, ClientKey)>,
+    /// What kind of publisher said it.
+    pub source: Source,
+    /// When the request was read, in nanoseconds of the gateway's clock.
+    pub read_at: u64,
+}
+
+/// A message that is to be published.
+#[derive(Debug)]
+pub enum Text {
+    /// As it is.
+    Whole(PreparedMessage),
+    /// It says its offset.
+    Numbered(Draft),
 }
 
 impl Said {
-    fn publication(&self, offset: u64, to: ShardIndex) -> Publication {
+    fn at(self, offset: u64, dispatched_at: u64) -> Placed {
+        let Self { text, key, exclude, source, read_at } = self;
+        let message = match text {
+            Text::Whole(message) => message,
+            Text::Numbered(draft) => draft.with_number(offset),
+        };
+        let origin = Origin { source, read_at, dispatched_at };
+        Placed { message, offset, key, exclude, origin }
+    }
+}
+
+/// What is published at its place in the room's order.
+struct Placed {
+    message: PreparedMessage,
+    offset: u64,
+    key: Option<MessageKey>,
+    exclude: Option<(ShardIndex, ClientKey)>,
+    origin: Origin,
+}
+
+impl Placed {
+    fn publication(&self, to: ShardIndex) -> Publication {
         let exclude = self.exclude.and_then(|(shard, client)| (shard == to).then_some(client));
-        Publication { offset, message: self.message.clone(), exclude, origin: self.origin }
+        let (offset, origin) = (self.offset, self.origin);
+        Publication { offset, message: self.message.clone(), key: self.key.clone(), exclude, origin }
     }
 }
 
@@ -209,7 +257,6 @@ mod tests {
     use super::*;
     use crate::inbox::{Inbox, Limits};
     use crate::inspect::Recent;
-    use crate::metrics::Source;
 
     #[test]
     fn gives_offsets_from_one_and_to_each_shard_with_members_only() {
@@ -218,13 +265,32 @@ mod tests {
         room.enter(ShardIndex(0), key(7)).unwrap();
         room.enter(ShardIndex(2), key(9)).unwrap();
 
-        assert_eq!(room.publish(&outlets, &said(10), 1 << 20), Ok(1));
-        assert_eq!(room.publish(&outlets, &said(10), 1 << 20), Ok(2));
+        assert_eq!(room.publish(&outlets, said(10), 0, 1 << 20), Ok(1));
+        assert_eq!(room.publish(&outlets, said(10), 0, 1 << 20), Ok(2));
 
         assert_eq!(received(&inboxes[0]), [(key(7), 1, None), (key(7), 2, None)]);
         assert_eq!(received(&inboxes[1]), []);
         assert_eq!(received(&inboxes[2]), [(key(9), 1, None), (key(9), 2, None)]);
         assert_eq!(room.position(), StreamPosition { epoch: 77, offset: 2 });
+    }
+
+    #[test]
+    fn a_numbered_message_says_the_offset_that_it_is_given() {
+        let (outlets, inboxes) = shards(1, Limits::default());
+        let room = room();
+        room.enter(ShardIndex(0), key(7)).unwrap();
+        for _ in 0..12 {
+            let text = Text::Numbered(Draft::new(b"at ", b"!"));
+            room.publish(&outlets, Said { text, ..said(0) }, 0, 1 << 20).unwrap();
+        }
+
+        let mut commands = VecDeque::new();
+        inboxes[0].take_all(&mut commands);
+        for (offset, command) in (1..).zip(commands) {
+            let Command::Publish { publication, .. } = command else { panic!("{command:?}") };
+            assert_eq!(publication.message.payload(), format!("at {offset}!").as_bytes());
+        }
+        assert_eq!(room.position().offset, 12);
     }
 
     #[test]
@@ -236,7 +302,7 @@ mod tests {
         let client = ClientKey::from(KeyData::from_ffi(5 << 32 | 3));
         let said = Said { exclude: Some((ShardIndex(1), client)), ..said(10) };
 
-        room.publish(&outlets, &said, 1 << 20).unwrap();
+        room.publish(&outlets, said, 0, 1 << 20).unwrap();
 
         assert_eq!(received(&inboxes[0]), [(key(1), 1, None)]);
         assert_eq!(received(&inboxes[1]), [(key(2), 1, Some(client))]);
@@ -250,11 +316,11 @@ mod tests {
         room.enter(ShardIndex(1), key(2)).unwrap();
         let taken = outlets[1].reserve(1).unwrap();
 
-        assert_eq!(room.publish(&outlets, &said(10), 1 << 20), Err(Busy));
+        assert_eq!(room.publish(&outlets, said(10), 0, 1 << 20), Err(Busy));
         assert_eq!(received(&inboxes[0]), []);
         drop(taken);
 
-        assert_eq!(room.publish(&outlets, &said(10), 1 << 20), Ok(1), "no offset was lost");
+        assert_eq!(room.publish(&outlets, said(10), 0, 1 << 20), Ok(1), "no offset was lost");
         assert_eq!(received(&inboxes[0]).len(), 1);
         assert_eq!(received(&inboxes[1]).len(), 1);
     }
@@ -265,16 +331,16 @@ mod tests {
         let room = room();
         room.enter(ShardIndex(0), key(1)).unwrap();
         room.enter(ShardIndex(1), key(2)).unwrap();
-        let frame = said(100).message.frame().len();
+        let frame = frame_bytes(100);
         let max = frame * 3 / 2;
 
-        assert_eq!(room.publish(&outlets, &said(100), max), Ok(1));
-        assert_eq!(room.publish(&outlets, &said(100), max), Err(Busy));
+        assert_eq!(room.publish(&outlets, said(100), 0, max), Ok(1));
+        assert_eq!(room.publish(&outlets, said(100), 0, max), Err(Busy));
         room.release(ShardIndex(0), key(1), served(frame), 0);
-        assert_eq!(room.publish(&outlets, &said(100), max), Err(Busy), "shard 1 has not");
+        assert_eq!(room.publish(&outlets, said(100), 0, max), Err(Busy), "shard 1 has not");
         room.release(ShardIndex(1), key(2), served(frame), 0);
 
-        assert_eq!(room.publish(&outlets, &said(100), max), Ok(2));
+        assert_eq!(room.publish(&outlets, said(100), 0, max), Ok(2));
         assert_eq!(received(&inboxes[0]).len(), 2);
     }
 
@@ -284,8 +350,8 @@ mod tests {
         let room = room();
         room.enter(ShardIndex(0), key(1)).unwrap();
 
-        assert_eq!(room.publish(&outlets, &said(1000), 10), Ok(1));
-        assert_eq!(room.publish(&outlets, &said(1), 10), Err(Busy));
+        assert_eq!(room.publish(&outlets, said(1000), 0, 10), Ok(1));
+        assert_eq!(room.publish(&outlets, said(1), 0, 10), Err(Busy));
     }
 
     #[test]
@@ -294,15 +360,15 @@ mod tests {
         let room = room();
         room.enter(ShardIndex(0), key(1)).unwrap();
         room.enter(ShardIndex(1), key(2)).unwrap();
-        let frame = said(100).message.frame().len();
-        room.publish(&outlets, &said(100), frame).unwrap();
+        let frame = frame_bytes(100);
+        room.publish(&outlets, said(100), 0, frame).unwrap();
         room.release(ShardIndex(0), key(1), served(frame), 0);
 
         room.exit(ShardIndex(1));
         room.enter(ShardIndex(1), key(3)).unwrap();
         room.release(ShardIndex(1), key(2), served(frame), 0);
 
-        assert_eq!(room.publish(&outlets, &said(100), frame), Ok(2));
+        assert_eq!(room.publish(&outlets, said(100), 0, frame), Ok(2));
     }
 
     #[test]
@@ -310,14 +376,14 @@ mod tests {
         let (outlets, _inboxes) = shards(2, Limits::default());
         let room = room();
         room.enter(ShardIndex(1), key(2)).unwrap();
-        let frame = said(100).message.frame().len();
+        let frame = frame_bytes(100);
         for _ in 0..50 {
-            room.publish(&outlets, &said(100), 1 << 20).unwrap();
+            room.publish(&outlets, said(100), 0, 1 << 20).unwrap();
         }
         room.release(ShardIndex(1), key(2), Served { bytes: 50 * frame, deliveries: 50 }, 0);
         room.enter(ShardIndex(0), key(1)).unwrap();
         for _ in 0..10 {
-            room.publish(&outlets, &said(100), 1 << 20).unwrap();
+            room.publish(&outlets, said(100), 0, 1 << 20).unwrap();
         }
         room.exit(ShardIndex(1));
         room.release(ShardIndex(0), key(1), Served { bytes: 10 * frame, deliveries: 20 }, 0);
@@ -341,11 +407,11 @@ mod tests {
     #[test]
     fn the_room_without_a_name_is_never_over() {
         let (outlets, inboxes) = shards(1, Limits::default());
-        let room = Room::new(None, 77);
+        let room = Room::new(None, 77, RoomOptions::default());
         room.enter(ShardIndex(0), key(1)).unwrap();
 
         assert!(!room.exit(ShardIndex(0)));
-        assert_eq!(room.publish(&outlets, &said(1), 10), Ok(1), "to nobody");
+        assert_eq!(room.publish(&outlets, said(1), 0, 10), Ok(1), "to nobody");
         assert_eq!(room.enter(ShardIndex(0), key(2)), Some(StreamPosition { epoch: 77, offset: 1 }));
         assert_eq!(received(&inboxes[0]), []);
     }
@@ -355,16 +421,16 @@ mod tests {
     }
 
     fn room() -> Room {
-        Room::new(Some(RoomId::parse("lobby").unwrap()), 77)
+        Room::new(Some(RoomId::parse("lobby").unwrap()), 77, RoomOptions::default())
     }
 
     fn said(payload_bytes: usize) -> Said {
-        let message = PreparedMessage::text(&vec![b'x'; payload_bytes]);
-        Said {
-            message,
-            exclude: None,
-            origin: Origin { source: Source::Client, read_at: 0, dispatched_at: 0 },
-        }
+        let text = Text::Whole(PreparedMessage::text(&vec![b'x'; payload_bytes]));
+        Said { text, key: None, exclude: None, source: Source::Client, read_at: 0 }
+    }
+
+    fn frame_bytes(payload_bytes: usize) -> usize {
+        PreparedMessage::text(&vec![b'x'; payload_bytes]).frame().len()
     }
 
     fn key(number: u64) -> RoomKey {

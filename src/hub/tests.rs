@@ -4,6 +4,7 @@ use std::thread;
 use slotmap::KeyData;
 
 use super::*;
+use crate::id::ClientKey;
 use crate::inbox::{Inbox, Limits, Publication};
 
 #[test]
@@ -19,7 +20,7 @@ fn publications_of_four_threads_enter_every_inbox_in_the_order_of_their_offsets(
             scope.spawn(move || {
                 let mut last = 0;
                 for _ in 0..EACH {
-                    let offset = hub.publish(room, message(), None, Source::Client, 0).unwrap();
+                    let offset = hub.publish(room, said()).unwrap();
                     assert!(offset > last);
                     last = offset;
                 }
@@ -52,7 +53,7 @@ fn what_is_published_while_a_shard_joins_is_in_its_position_or_its_inbox() {
             (1..=JOINS).map(stay).collect::<Vec<_>>()
         });
         while !joiner.is_finished() {
-            hub.publish(&room, message(), None, Source::Client, 0).unwrap();
+            hub.publish(&room, said()).unwrap();
             let served = Served { bytes: message().frame().len(), deliveries: 0 };
             room.release(ShardIndex(0), key(1), served, 0);
         }
@@ -99,7 +100,7 @@ fn a_room_that_begins_again_has_another_epoch() {
     let id = RoomId::parse("lobby").unwrap();
 
     let (room, first) = hub.join(&id, ShardIndex(0), key(1));
-    hub.publish(&room, message(), None, Source::Client, 0).unwrap();
+    hub.publish(&room, said()).unwrap();
     hub.leave(&room, ShardIndex(0));
     let (_room, second) = hub.join(&id, ShardIndex(0), key(2));
 
@@ -113,7 +114,7 @@ fn everyone_is_a_room_that_is_not_counted_and_outlives_its_members() {
     let (hub, inboxes) = hub(2, roomy());
     let (room, _) = hub.join_everyone(ShardIndex(1), key(1));
 
-    assert_eq!(hub.publish(hub.everyone(), message(), None, Source::Client, 0), Ok(1));
+    assert_eq!(hub.publish(hub.everyone(), said()), Ok(1));
     assert_eq!(publications(&inboxes[0]).count(), 0);
     assert_eq!(publications(&inboxes[1]).count(), 1);
     assert_eq!(hub.rooms(), 0);
@@ -167,13 +168,13 @@ fn a_loud_room_is_busy_while_others_are_not() {
     let (loud, _) = hub.join(&RoomId::from_u64(1), ShardIndex(0), key(1));
     let (calm, _) = hub.join(&RoomId::from_u64(2), ShardIndex(0), key(2));
 
-    hub.publish(&loud, message(), None, Source::Client, 0).unwrap();
-    hub.publish(&loud, message(), None, Source::Client, 0).unwrap();
+    hub.publish(&loud, said()).unwrap();
+    hub.publish(&loud, said()).unwrap();
 
-    assert_eq!(hub.publish(&loud, message(), None, Source::Client, 0), Err(Busy));
-    assert_eq!(hub.publish(&calm, message(), None, Source::Client, 0), Ok(1));
+    assert_eq!(hub.publish(&loud, said()), Err(Busy));
+    assert_eq!(hub.publish(&calm, said()), Ok(1));
     loud.release(ShardIndex(0), key(1), Served { bytes: frame, deliveries: 0 }, 0);
-    assert_eq!(hub.publish(&loud, message(), None, Source::Client, 0), Ok(3));
+    assert_eq!(hub.publish(&loud, said()), Ok(3));
 }
 
 /// One shard's time in a room.
@@ -194,7 +195,7 @@ fn come_and_go(hub: &Hub, shard: ShardIndex) -> Vec<Stay> {
         let address = address(shard.0, turn);
         hub.connect(&user, address);
         let (room, position) = hub.join(&id, shard, key(turn));
-        let publish = |_| hub.publish(&room, message(), None, Source::Client, 0).unwrap();
+        let publish = |_| hub.publish(&room, said()).unwrap();
         let published = (0..turn % 4).map(publish).collect();
         assert!(hub.direct(user.as_ref(), &message(), Source::Client, 0).unwrap() >= 1);
         hub.leave(&room, shard);
@@ -227,6 +228,10 @@ fn hub(shards: u16, limits: Limits) -> (Arc<Hub>, Vec<Inbox>) {
 /// Bounds that the tests of order do not reach.
 fn roomy() -> Limits {
     Limits { bytes: 1 << 30, items: 1 << 24 }
+}
+
+fn said() -> Said {
+    Said { text: Text::Whole(message()), key: None, exclude: None, source: Source::Client, read_at: 0 }
 }
 
 fn message() -> PreparedMessage {

@@ -4,6 +4,8 @@
 //! decimal of an integer up to 2^53-1 (what every JSON reader can hold exactly) is kept and printed as a number,
 //! any other as text.
 
+mod pattern;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,6 +13,8 @@ use std::sync::Arc;
 
 use hashbrown::Equivalent;
 use serde::{Serialize, Serializer};
+
+pub use pattern::matches_pattern;
 
 /// The largest integer that is printed as a JSON number: 2^53-1.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
@@ -29,7 +33,11 @@ pub struct RoomId(Name);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Name);
 
-/// A room's or user's name, borrowed from where it was read.
+/// What a message is about, in rooms that keep only the newest about each for who is slow.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageKey(Name);
+
+/// A room's or user's name or a message's key, borrowed from where it was read.
 ///
 /// `Number` may hold any integer; above [`NUMBER_MAX`] it is equal to (and hashed and printed as) the text of its
 /// decimal. Invariant: `Text` is 1 to 128 bytes and not itself the decimal of a smaller number, which
@@ -87,7 +95,7 @@ enum Name {
 
 const _: () = assert!(size_of::<Name>() == 16, "two words in each member's and client's entry");
 
-/// What [`RoomId`] and [`UserId`] have in common.
+/// What [`RoomId`], [`UserId`] and [`MessageKey`] have in common.
 macro_rules! named {
     ($type:ident) => {
         impl $type {
@@ -153,6 +161,7 @@ macro_rules! named {
 
 named!(RoomId);
 named!(UserId);
+named!(MessageKey);
 
 impl<'a> NameRef<'a> {
     /// Reads a name as a client wrote it.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use crate::id::{ClientId, ClientKey, RoomKey};
+use crate::id::{ClientId, ClientKey, MessageKey, RoomKey};
 use crate::inspect::Question;
 use crate::metrics::Source;
 use crate::ws::{CloseCode, PreparedMessage};
@@ -86,6 +86,8 @@ pub struct Publication {
     pub offset: u64,
     /// The message, encoded once for all members on all shards.
     pub message: PreparedMessage,
+    /// What it is about, where the room leaves out older messages about the same.
+    pub key: Option<MessageKey>,
     /// The one client of the receiving shard that does not get it.
     pub exclude: Option<ClientKey>,
     /// Who said it, and when.

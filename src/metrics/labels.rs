@@ -361,5 +361,9 @@ label! {
         BytesLimit = "bytes_limit",
         /// It was being closed, or was gone.
         Closing = "closing",
+        /// It was slow, and its room leaves out the oldest messages for such.
+        DropOldest = "drop_oldest",
+        /// It was slow, and a newer message with the same key came, in a room that keeps only those.
+        Conflated = "conflated",
     }
 }

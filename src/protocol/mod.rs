@@ -12,8 +12,8 @@ mod tests;
 
 pub use parse::Parser;
 pub use print::{
-    Ack, Gap, Welcome, write_ack, write_error, write_gap, write_message, write_pong, write_reconnect,
-    write_welcome,
+    Ack, Gap, Welcome, write_ack, write_error, write_gap, write_message, write_message_up_to_offset,
+    write_pong, write_reconnect, write_welcome,
 };
 
 use crate::id::NameRef;
@@ -94,6 +94,8 @@ pub enum Request<'a> {
 pub struct Message<'a> {
     /// For whom.
     pub target: Target<'a>,
+    /// What it is about.
+    pub key: Option<NameRef<'a>>,
     /// The text.
     pub content: Option<&'a str>,
     /// The JSON value.

@@ -174,6 +174,7 @@ enum Field {
     Recover,
     History,
     Token,
+    Key,
     From,
     Timestamp,
 }
@@ -193,6 +194,7 @@ impl Field {
             "recover" => Self::Recover,
             "history" => Self::History,
             "token" => Self::Token,
+            "key" => Self::Key,
             "from" => Self::From,
             "timestamp" => Self::Timestamp,
             _ => return None,
@@ -305,6 +307,7 @@ impl<'t, 'a> Fields<'t, 'a> {
                 return Err(Refusal::bad("`room_id` and `to` are both there: send only one of them"));
             }
         };
+        let key = self.name(Field::Key, "key")?;
         let content = self.text(Field::Content, "content")?;
         if content.is_none() && self.data.is_none() {
             let content = "`content` is missing: a `message` needs it, or `data`";
@@ -315,7 +318,7 @@ impl<'t, 'a> Fields<'t, 'a> {
             Some(Node::Static(StaticNode::Bool(echo))) => echo,
             Some(_) => return Err(Refusal::bad("`echo` must be true or false")),
         };
-        Ok(Request::Message { message: Message { target, content, data: self.data }, echo })
+        Ok(Request::Message { message: Message { target, key, content, data: self.data }, echo })
     }
 
     fn room(&self, kind: &str) -> Result<NameRef<'a>, Refusal> {

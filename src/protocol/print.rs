@@ -129,17 +129,36 @@ pub fn write_error(
 
 /// Appends a message for those it is for. `from` is the authenticated user.
 pub fn write_message(message: &Message<'_>, from: NameRef<'_>, timestamp: u64, out: &mut Vec<u8>) {
+    write_said(message, from, out);
+    end(timestamp, out);
+}
+
+/// Appends a message as [`write_message`] does, but for its offset, which is the last that it says, and a brace behind that.
+pub fn write_message_up_to_offset(
+    message: &Message<'_>,
+    from: NameRef<'_>,
+    timestamp: u64,
+    out: &mut Vec<u8>,
+) {
+    write_said(message, from, out);
+    number(r#","timestamp":"#, timestamp, out);
+    out.extend_from_slice(br#","offset":"#);
+}
+
+fn write_said(message: &Message<'_>, from: NameRef<'_>, out: &mut Vec<u8>) {
     name(r#"{"type":"message","from":"#, from, out);
     match message.target {
         Target::Room(room) => name(r#","room_id":"#, room, out),
         Target::User(user) => name(r#","to":"#, user, out),
         Target::Everyone => {}
     }
+    if let Some(key) = message.key {
+        name(r#","key":"#, key, out);
+    }
     if let Some(content) = message.content {
         text(r#","content":"#, content, out);
     }
     write_data(message.data, out);
-    end(timestamp, out);
 }
 
 /// Appends the advice to come back after `after_ms` milliseconds, because this connection is going to be closed.
@@ -263,7 +282,7 @@ mod tests {
     #[test]
     fn prints_messages_for_rooms_users_and_everyone() {
         let message = |target| {
-            let message = Message { target, content: Some("hi"), data: Some(Data(b"[1]")) };
+            let message = Message { target, key: None, content: Some("hi"), data: Some(Data(b"[1]")) };
             printed(|out| write_message(&message, NameRef::Number(7), 9, out))
         };
         let rest = r#""content":"hi","data":[1],"timestamp":9}"#;
@@ -271,6 +290,18 @@ mod tests {
         assert_eq!(message(Target::Everyone), format!("{head}{rest}"));
         assert_eq!(message(Target::Room(NameRef::Number(5))), format!(r#"{head}"room_id":5,{rest}"#));
         assert_eq!(message(Target::User(NameRef::Text("bo"))), format!(r#"{head}"to":"bo",{rest}"#));
+    }
+
+    #[test]
+    fn prints_a_message_with_its_key_up_to_its_offset() {
+        let target = Target::Room(NameRef::Number(5));
+        let message = Message { target, key: Some(NameRef::Text("EUR")), content: Some("1.1"), data: None };
+        let mut out = Vec::new();
+        write_message_up_to_offset(&message, NameRef::Number(7), 9, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            r#"{"type":"message","from":7,"room_id":5,"key":"EUR","content":"1.1","timestamp":9,"offset":"#
+        );
     }
 
     #[test]

@@ -45,7 +45,10 @@ fn passed_on(json: &str) -> String {
 }
 
 fn said(target: Target<'static>, content: &'static str) -> Request<'static> {
-    Request::Message { message: Message { target, content: Some(content), data: None }, echo: true }
+    Request::Message {
+        message: Message { target, key: None, content: Some(content), data: None },
+        echo: true,
+    }
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn data_longer_than_a_block_of_the_parser_is_passed_on() {
 
 #[test]
 fn data_alone_is_a_message_even_when_null() {
-    let message = Message { target: Target::Everyone, content: None, data: Some(Data(b"null")) };
+    let message = Message { target: Target::Everyone, key: None, content: None, data: Some(Data(b"null")) };
     assert_taken(r#"{"type":"message","data":null}"#, Request::Message { message, echo: true });
 }
 

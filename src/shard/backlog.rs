@@ -95,13 +95,18 @@ impl Backlog {
     /// [`Overflow`] when more than `limit` bytes would be held; the backlog is then as before, and the caller
     /// disconnects the client as a slow consumer.
     pub fn push(&mut self, lane: Lane, frames: Bytes, stamp: Stamp, limit: usize) -> Result<(), Overflow> {
-        // The place in the queue counts as well, or a flood of 2-byte pongs would hold many times the limit.
-        let places = (self.control.len() + self.bulk.len() + 1) * size_of::<Waiting>();
-        if self.bytes + frames.len() + places > limit {
+        if self.footprint_with(frames.len()) > limit {
             return Err(Overflow(frames));
         }
         self.append(lane, frames, stamp);
         Ok(())
+    }
+
+    /// The bytes that all of it takes, and one more slice of so many.
+    ///
+    /// The place in the queue counts as well, or a flood of 2-byte pongs would hold many times the limit.
+    pub fn footprint_with(&self, frames: usize) -> usize {
+        self.bytes + frames + (self.control.len() + self.bulk.len() + 1) * size_of::<Waiting>()
     }
 
     /// Makes `frame` (a Close) the last thing to be written: bulk is discarded, replies still precede it.
@@ -170,6 +175,11 @@ impl Backlog {
     /// How many bytes of the frame that is partly written the socket has.
     pub fn begun_bytes(&self) -> usize {
         self.torn.written
+    }
+
+    /// How many bytes are whole frames of the bulk lane.
+    pub fn bulk_bytes(&self) -> usize {
+        self.bytes - self.control_bytes - self.torn.rest().len()
     }
 
     /// The frames of the bulk lane.

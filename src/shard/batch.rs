@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::id::ClientKey;
+use crate::id::{ClientKey, MessageKey};
 use crate::inbox::Publication;
 use crate::ws;
 
@@ -23,6 +23,10 @@ impl Mark {
     fn payload_bytes(&self) -> usize {
         self.end - self.payload
     }
+
+    fn is_for(&self, member: Member) -> bool {
+        self.offset > member.after && self.exclude != Some(member.client)
+    }
 }
 
 /// Nearly all batches hold one publication, and then cost no allocation.
@@ -36,6 +40,8 @@ pub(super) struct Open {
     /// The same, from the first publication on that was compressed.
     compressed: Option<Box<(Frames, Marks)>>,
     pub(super) trace: Trace,
+    /// What publications are about, with their offsets, where that matters.
+    keys: Vec<(u64, MessageKey)>,
 }
 
 #[derive(Debug)]
@@ -80,7 +86,9 @@ impl Open {
             Box::new((Frames::One(frame), marks))
         });
         let trace = Trace { origin: publication.origin, taken_at };
-        Self { frames: Frames::One(frame), marks, compressed, trace }
+        let mut open = Self { frames: Frames::One(frame), marks, compressed, trace, keys: Vec::new() };
+        open.keep_key(publication);
+        open
     }
 
     /// Adds a publication of a higher offset.
@@ -101,6 +109,12 @@ impl Open {
         if publication.origin.read_at < self.trace.origin.read_at {
             self.trace = Trace { origin: publication.origin, taken_at };
         }
+        self.keep_key(publication);
+    }
+
+    fn keep_key(&mut self, publication: &Publication) {
+        let key = publication.key.iter().map(|key| (publication.offset, key.clone()));
+        self.keys.extend(key);
     }
 
     /// The bytes of all frames.
@@ -119,6 +133,7 @@ pub(super) struct Flight {
     /// Its bytes without the frame headers.
     pub(super) payload_bytes: usize,
     pub(super) trace: Trace,
+    keys: Vec<(u64, MessageKey)>,
     pub(super) recipients: usize,
     /// Publications given to them.
     pub(super) deliveries: usize,
@@ -151,6 +166,7 @@ impl From<Open> for Flight {
             marks: open.marks,
             payload_bytes,
             trace: open.trace,
+            keys: open.keys,
             recipients: 0,
             deliveries: 0,
             ndjson: None,
@@ -201,6 +217,15 @@ impl Flight {
         Part::Own { bytes: own.into(), publications, payload_bytes }
     }
 
+    /// The offsets of what a member is given, and what each is about.
+    pub(super) fn given_to(&self, member: Member) -> impl Iterator<Item = (u64, Option<&MessageKey>)> {
+        let is_for = move |mark: &&Mark| mark.is_for(member);
+        self.marks.iter().filter(is_for).map(|mark| {
+            let place = self.keys.binary_search_by_key(&mark.offset, |(offset, _)| *offset);
+            (mark.offset, place.ok().map(|place| &self.keys[place].1))
+        })
+    }
+
     /// The wanted messages from `start` on, joined by line feeds into as few frames as the limit allows.
     fn join(&self, start: usize, is_wanted: impl Fn(&Mark) -> bool) -> Part {
         let mut frames = Vec::with_capacity(self.bytes.len() - begin(&self.marks, start));
@@ -232,8 +257,7 @@ fn begin(marks: &[Mark], index: usize) -> usize {
 
 /// How many of these publications are for a member.
 pub(super) fn count_for(marks: &[Mark], member: Member) -> usize {
-    let is_for = |mark: &&Mark| mark.offset > member.after && mark.exclude != Some(member.client);
-    marks.iter().filter(is_for).count()
+    marks.iter().filter(|mark| mark.is_for(member)).count()
 }
 
 /// The mark of a publication whose frame ends at `end`, with so many bytes behind its head.
@@ -254,6 +278,7 @@ mod tests {
     use super::super::room::Room;
     use super::super::room::tests::{append, append_text, clients, payloads, room_of, serve, step};
     use super::*;
+    use crate::hub::OnOverflow;
     use crate::ws::PreparedMessage;
 
     #[test]
@@ -266,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_member_is_given_only_what_is_after_its_offset() {
-        let mut room = Room::new(1 << 20);
+        let mut room = Room::new(1 << 20, OnOverflow::Disconnect);
         let [all, some, none] = clients();
         for (client, after) in [(all, 0), (some, 2), (none, 3)] {
             room.join(Member { client, after, flags: Flags::PLAIN, slot: 0 });
@@ -305,7 +330,7 @@ mod tests {
 
     #[test]
     fn ndjson_frames_are_bounded_but_for_a_single_message() {
-        let mut room = Room::new(1 << 20);
+        let mut room = Room::new(1 << 20, OnOverflow::Disconnect);
         let [client] = clients();
         room.join(Member { client, after: 0, flags: Flags::NDJSON, slot: 0 });
         let texts = [30_000, 30_000, 30_000, 70_000, 5].map(|length| "x".repeat(length));

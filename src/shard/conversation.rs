@@ -1,11 +1,14 @@
 //! From a client's bytes to what is done about them: decode, parse, ask the session, act, answer.
 
 use crate::http::Endpoint;
-use crate::id::{ClientKey, NameRef, RoomId, RoomKey};
+use crate::hub::{OnOverflow, Said, Text};
+use crate::id::{ClientKey, MessageKey, NameRef, RoomId, RoomKey};
 use crate::metrics::{CloseReason, ReceivedType, RejectReason, SentType, Source};
 use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
 use crate::session::Action;
-use crate::ws::{self, CloseCode, Compression, DecodeError, Event, MessageKind, PreparedMessage, Rules};
+use crate::ws::{
+    self, CloseCode, Compression, DecodeError, Draft, Event, MessageKind, PreparedMessage, Rules,
+};
 
 use super::backlog::Lane;
 use super::client::Held;
@@ -301,18 +304,22 @@ impl Core {
         asked: &Asked<'_>,
         replies: &mut Vec<u8>,
     ) -> Flow {
-        let prepared = self.prepare(key, message);
+        let options = self.rooms[room].hub.options();
+        let text = if options.is_numbered() {
+            Text::Numbered(self.draft(key, message))
+        } else {
+            Text::Whole(self.prepare(key, message))
+        };
+        let about = message.key.filter(|_| options.overflow == OnOverflow::Latest).map(MessageKey::from);
         let exclude = (!echo).then_some((self.index, key));
         if exclude.is_some() {
             let membership = self.clients[key].memberships.iter().find(|membership| membership.room == room);
             let index = membership.expect("the sender is a member").index;
             self.rooms[room].room.set_personal(index);
         }
-        let Ok(offset) =
-            self.hub.publish(&self.rooms[room].hub, prepared, exclude, Source::Client, asked.read_at)
-        else {
-            return Flow::Held;
-        };
+        let (source, read_at) = (Source::Client, asked.read_at);
+        let said = Said { text, key: about, exclude, source, read_at };
+        let Ok(offset) = self.hub.publish(&self.rooms[room].hub, said) else { return Flow::Held };
         self.counts.broadcasts += 1;
         if let Some(mark) = asked.mark {
             let ack = if room == self.everyone { Ack::Broadcast } else { Ack::Published { offset } };
@@ -346,6 +353,14 @@ impl Core {
         let from = self.clients[key].session.user().as_ref();
         protocol::write_message(message, from, self.timestamp, &mut self.json);
         PreparedMessage::text(&self.json)
+    }
+
+    /// As [`Core::prepare`], for a room whose messages say their offset.
+    fn draft(&mut self, key: ClientKey, message: &Message<'_>) -> Draft {
+        self.json.clear();
+        let from = self.clients[key].session.user().as_ref();
+        protocol::write_message_up_to_offset(message, from, self.timestamp, &mut self.json);
+        Draft::new(&self.json, b"}")
     }
 
     pub(super) fn acknowledge(&mut self, mark: Mark<'_>, ack: &Ack<'_>, replies: &mut Vec<u8>) {

@@ -14,6 +14,7 @@ mod driver;
 mod farewell;
 mod inspection;
 mod outbound;
+mod parked;
 mod queue;
 mod rate;
 mod renewal;

@@ -1,16 +1,20 @@
 //! What leaves a shard: the batches of its rooms, and what waits for those whose sockets would block.
 
 use std::io::IoSlice;
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::id::ClientKey;
+use crate::hub::OnOverflow;
+use crate::id::{ClientKey, RoomKey};
 use crate::metrics::{CloseReason, DropReason, Source};
-use crate::ws::CloseCode;
+use crate::protocol::{self, Gap};
+use crate::ws::{self, CloseCode, PreparedMessage};
 
 use super::backlog::{Backlog, Lane, Overflow, Stamp};
 use super::client::{Client, Stage};
 use super::counts::Counts;
+use super::parked::{Message, Taken};
 use super::queue::{Load, Queue, Worst};
 use super::room::{self, Step, Trace};
 use super::state::{Core, Notice};
@@ -55,6 +59,7 @@ impl Core {
                 self.served = 0;
                 continue;
             };
+            let local_overflow = local.room.overflow();
             match local.room.next_step() {
                 Step::Deliver(delivery) => {
                     *budget -= 1;
@@ -71,7 +76,11 @@ impl Core {
                     }
                     let bytes = self.delivery_bytes().clone();
                     let source = self.delivery_trace().map(|trace| trace.origin.source);
-                    self.enqueue(client, bytes, Lane::Bulk, source);
+                    if local_overflow == OnOverflow::Disconnect {
+                        self.enqueue(client, bytes, Lane::Bulk, source);
+                    } else {
+                        self.park(client, &bytes, source);
+                    }
                 }
                 Step::Complete(batch) => self.complete(key, &batch),
                 Step::Idle => {
@@ -126,7 +135,11 @@ impl Core {
             return;
         }
         let messages = form.count(&frames);
-        let pushed = self.change_queue(key, |queue, _| queue.push((lane, stamp), frames, messages, limit));
+        let pushed = self.change_queue(key, |queue, counts| {
+            let left_out = queue.make_room(frames.len(), limit);
+            counts.dropped.add(DropReason::DropOldest, left_out as u64);
+            queue.push((lane, stamp), frames, messages, limit)
+        });
         if let Some(Err(Overflow(frames))) = pushed {
             self.counts.drop_frames(DropReason::BytesLimit, form, &frames);
             self.overflow(key, "too much was waiting to be read");
@@ -195,6 +208,80 @@ impl Core {
         self.tap_blocked(key, bytes);
     }
 
+    /// As [`Core::blocked`], of the last [`Core::next_delivery`].
+    pub(super) fn delivery_blocked(&mut self, key: ClientKey, written: usize) {
+        let frames = self.delivery_bytes().clone();
+        let source = self.delivery_trace().map(|trace| trace.origin.source);
+        let room = self.ready.front().and_then(|room| self.rooms.get(*room));
+        if room.is_none_or(|local| local.room.overflow() == OnOverflow::Disconnect) {
+            return self.blocked(key, &frames, written, Lane::Bulk, source);
+        }
+        // What can be left out begins behind the frame that is to be written next.
+        let mut next = 0;
+        while next <= written
+            && let Some(bytes) = ws::frame_end(&frames[next..])
+        {
+            next += bytes;
+        }
+        self.blocked(key, &frames.slice(..next), written, Lane::Bulk, source);
+        self.park_from(key, &frames, next, source);
+    }
+
+    /// Has the last [`Core::next_delivery`] wait behind what waits already, message by message, so that some can be left out.
+    fn park(&mut self, key: ClientKey, frames: &Bytes, source: Option<Source>) {
+        self.park_from(key, frames, 0, source);
+    }
+
+    /// Parks the frames of a delivery that begin at `begin` or later.
+    fn park_from(&mut self, key: ClientKey, frames: &Bytes, begin: usize, source: Option<Source>) {
+        let (limit, stamp) = (self.options.outbound_bytes, Stamp { since: self.time, source });
+        let Some(room) = self.ready.front().copied() else { return };
+        let Some(local) = self.rooms.get(room) else { return };
+        let overflow = local.room.overflow();
+        let mut parked = Vec::new();
+        let mut at = 0;
+        for (offset, about) in local.room.last_given() {
+            let Some(bytes) = ws::frame_end(&frames[at..]) else { break };
+            if at >= begin {
+                let frame = share_or_copy(frames, at..at + bytes);
+                parked.push(Message { offset, frame, key: about.cloned(), stamp });
+            }
+            at += bytes;
+        }
+        debug_assert_eq!(at, frames.len(), "a frame for each offset");
+        self.change_queue(key, |queue, counts| {
+            for message in parked {
+                let (conflated, left_out) = queue.park((room, overflow), message, limit);
+                counts.dropped.add(DropReason::Conflated, conflated as u64);
+                counts.dropped.add(DropReason::DropOldest, left_out as u64);
+            }
+        });
+    }
+
+    /// Has what is parked follow in what is written next, with the gaps in it.
+    fn unpark(&mut self, key: ClientKey) {
+        while let Some(Some(taken)) = self.change_queue(key, |queue, _| queue.unpark()) {
+            let (frame, stamp) = match taken {
+                Taken::Message { frame, stamp } => (frame, stamp),
+                Taken::Gap { room, from, to, overflow } => {
+                    let Some(room) = self.rooms.get(room).and_then(|local| local.hub.id()) else { continue };
+                    let gap = Gap {
+                        room: room.as_ref(),
+                        from_offset: from,
+                        to_offset: to,
+                        reason: if overflow == OnOverflow::Latest { "latest" } else { "drop_oldest" },
+                    };
+                    self.json.clear();
+                    protocol::write_gap(&gap, self.timestamp, &mut self.json);
+                    let stamp = Stamp { since: self.time, source: None };
+                    (PreparedMessage::text(&self.json).frame().clone(), stamp)
+                }
+            };
+            // It was within the limit while it was parked.
+            self.change_queue(key, |queue, _| queue.push((Lane::Bulk, stamp), frame, 1, usize::MAX));
+        }
+    }
+
     /// Closes a client that does not take what there is for it.
     pub(super) fn overflow(&mut self, key: ClientKey, text: &'static str) {
         self.close(key, CloseCode::SlowConsumer, text, CloseReason::SlowConsumer);
@@ -203,7 +290,7 @@ impl Core {
     /// The socket of a client with a queue can take more: samples what waits.
     pub(super) fn begin_flush(&mut self, key: ClientKey) {
         if let Some(queue) = self.clients.get(key).and_then(|client| client.queue.as_ref()) {
-            self.counts.samples.flush_bytes.record(queue.backlog().bytes() as u64);
+            self.counts.samples.flush_bytes.record(queue.bytes() as u64);
             self.counts.samples.flush_messages.record(queue.messages() as u64);
         }
     }
@@ -223,16 +310,17 @@ impl Core {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.blocked_at = now;
         let form = client.form();
-        let is_empty = self.change_queue(key, |queue, counts| {
+        self.change_queue(key, |queue, counts| {
             queue.advance(written, |frames, stamp| {
                 if let Some(source) = stamp.source {
                     counts.samples.client_queue[source].record(time.saturating_sub(stamp.since));
                 }
                 counts.sent.add_frames(form, frames)
             });
-            queue.backlog().is_empty()
         });
-        if is_empty == Some(true) {
+        self.unpark(key);
+        let queue = self.clients[key].queue.as_ref();
+        if queue.is_some_and(|queue| queue.backlog().is_empty()) {
             self.forget_backlog(key);
             self.tap_drained(key);
             if matches!(self.clients[key].stage, Stage::Leaving { .. }) {
@@ -246,7 +334,7 @@ impl Core {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(queue) = client.queue.take() else { return };
         let form = client.form();
-        for frames in queue.backlog().frames() {
+        for frames in queue.frames() {
             self.counts.drop_frames(DropReason::Closing, form, frames);
         }
         self.counts.queues.replace(queue.load(self.options.watermark()), Load::default());
@@ -257,10 +345,17 @@ impl Core {
         }
     }
 
+    /// Forgets what is parked of a room that a client leaves, as what is on its way to it. One that is closed is owed it.
+    pub(super) fn forget_parked(&mut self, key: ClientKey, room: RoomKey) {
+        if self.clients.get(key).is_some_and(Client::is_open) {
+            self.change_queue(key, |queue, _| queue.forget(room));
+        }
+    }
+
     /// The worst of what waits for clients, over all of them.
     pub(super) fn worst_queues(&self) -> Worst {
         let queues = self.backlogged.iter().filter_map(|key| self.clients[*key].queue.as_ref());
-        queues.fold(Worst::default(), |worst, queue| worst.or(queue.backlog()))
+        queues.fold(Worst::default(), |worst, queue| worst.or(queue))
     }
 
     /// Changes a client's queue, and with it the sum over all.
@@ -276,4 +371,9 @@ impl Core {
         self.counts.queues.replace(before, queue.load(watermark));
         Some(result)
     }
+}
+
+/// A frame out of a buffer. It is shared where it is most of the buffer, so that what waits keeps no more memory than it says.
+fn share_or_copy(buffer: &Bytes, frame: Range<usize>) -> Bytes {
+    if frame.len() >= buffer.len() / 2 { buffer.slice(frame) } else { Bytes::copy_from_slice(&buffer[frame]) }
 }

@@ -132,7 +132,8 @@ pub(super) struct LocalRoom {
 impl LocalRoom {
     fn new(hub: Arc<hub::Room>, batch_bytes: usize, place: usize) -> Self {
         let place = u32::try_from(place).expect("there are fewer rooms than that");
-        Self { room: Room::new(batch_bytes), hub, queued: false, age: Cooling::default(), place }
+        let room = Room::new(batch_bytes, hub.options().overflow);
+        Self { room, hub, queued: false, age: Cooling::default(), place }
     }
 }
 
@@ -304,6 +305,7 @@ impl Core {
             self.rooms[moved.room].room.set_slot(moved.index, slot);
         }
         self.tap_left(key, room);
+        self.forget_parked(key, room);
         self.counts.memberships -= usize::from(room != self.everyone);
         let local = &mut self.rooms[room];
         let left = local.room.leave(membership.index);

@@ -1,5 +1,6 @@
 //! Frames as the gateway sends them: whole, final and unmasked (RFC 6455, section 5).
 
+use std::io::Write as _;
 use std::iter;
 
 use bytes::Bytes;
@@ -11,6 +12,9 @@ use super::header::{CONTROL_PAYLOAD_BYTES_MAX, RSV1};
 
 /// The longest head of a frame without a mask.
 const HEAD_BYTES_MAX: usize = 10;
+
+/// The longest number of 64 bits in decimal.
+const DECIMAL_BYTES_MAX: usize = 20;
 
 /// A text message encoded once for many receivers.
 ///
@@ -38,6 +42,40 @@ impl PreparedMessage {
     /// What the frame carries.
     pub fn payload(&self) -> &[u8] {
         &self.bytes[usize::from(self.header_len)..]
+    }
+}
+
+/// A text message in which one number is not known yet.
+///
+/// All but the number is encoded before, so that whoever learns it has next to nothing to do.
+#[derive(Debug)]
+pub struct Draft {
+    /// Room for the longest head, then what comes before the number.
+    bytes: Vec<u8>,
+    after: &'static [u8],
+}
+
+impl Draft {
+    /// A message of `before`, a decimal number, and `after`, together UTF-8.
+    pub fn new(before: &[u8], after: &'static [u8]) -> Self {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES_MAX + before.len() + DECIMAL_BYTES_MAX + after.len());
+        bytes.resize(HEAD_BYTES_MAX, 0);
+        bytes.extend_from_slice(before);
+        Self { bytes, after }
+    }
+
+    /// The message with its number.
+    pub fn with_number(self, number: u64) -> PreparedMessage {
+        let Self { mut bytes, after } = self;
+        write!(bytes, "{number}").expect("a vector takes what it is given");
+        bytes.extend_from_slice(after);
+        let payload = &bytes[HEAD_BYTES_MAX..];
+        let mut head = [0; HEAD_BYTES_MAX];
+        let head_len = Frame::new(true, OpCode::Text, None, Payload::Borrowed(payload)).fmt_head(&mut head);
+        let begin = HEAD_BYTES_MAX - head_len;
+        bytes[begin..HEAD_BYTES_MAX].copy_from_slice(&head[..head_len]);
+        let header_len = u8::try_from(head_len).expect("a head is short");
+        PreparedMessage { bytes: Bytes::from(bytes).slice(begin..), header_len }
     }
 }
 
@@ -165,6 +203,16 @@ mod tests {
             assert_eq!(message.frame().len(), head_len + len);
             assert_eq!(message.frame()[0], 0x81);
             assert_eq!(frame_end(message.frame()), Some(head_len + len));
+        }
+    }
+
+    #[test]
+    fn a_draft_becomes_the_message_with_its_number() {
+        for (len, number) in [(0, 0), (105, u64::MAX), (124, 7), (124, 10), (65_534, 9), (70_000, 123)] {
+            let before = vec![b'x'; len];
+            let whole = [&before[..], number.to_string().as_bytes(), b"}"].concat();
+
+            assert_eq!(Draft::new(&before, b"}").with_number(number), PreparedMessage::text(&whole));
         }
     }
 

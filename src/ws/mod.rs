@@ -23,7 +23,7 @@ pub use decoder::{DecodeError, Decoder, Event, MessageKind, Payload, PeerClose, 
 pub(crate) use deflate::compress_always;
 pub use deflate::{Compression, Deflater, Inflater, Options as DeflateOptions, WINDOW_BITS_MAX};
 pub use encoder::{
-    PreparedMessage, encode_binary, encode_close, encode_close_reply, encode_ping, encode_pong, encode_text,
-    frame_end, message_payloads,
+    Draft, PreparedMessage, encode_binary, encode_close, encode_close_reply, encode_ping, encode_pong,
+    encode_text, frame_end, message_payloads,
 };
 pub use header::{CONTROL_PAYLOAD_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX};

@@ -108,9 +108,8 @@ impl Driver {
                     self.shard.core.lost(client, CloseReason::IoError);
                 }
                 WriteResult::Partial | WriteResult::WouldBlock => {
-                    let frames = bytes.clone();
-                    let source = self.shard.core.delivery_trace().map(|trace| trace.origin.source);
-                    self.blocked(client, &frames, Lane::Bulk, source);
+                    self.read_clock();
+                    self.shard.core.delivery_blocked(client, self.report.taken);
                 }
             }
         }

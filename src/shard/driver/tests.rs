@@ -141,7 +141,7 @@ impl World {
         for offset in (1..=1000).rev() {
             let origin = Origin { source: Source::Client, read_at: 0, dispatched_at: 0 };
             let message = PreparedMessage::text(b"{\"type\":\"message\"}");
-            let publication = Publication { offset, message, exclude: None, origin };
+            let publication = Publication { offset, message, key: None, exclude: None, origin };
             self.outlets[shard].push(Command::Publish { room: everyone, publication }).unwrap();
         }
     }

@@ -51,7 +51,7 @@ impl Core {
     fn slowest(&self, limit: usize) -> Vec<ClientKey> {
         let weight = |key: &ClientKey| {
             let queue = self.clients[*key].queue.as_ref().expect("the list holds those with a queue");
-            (Reverse(queue.backlog().bytes()), queue.backlog().oldest().unwrap_or(u64::MAX), *key)
+            (Reverse(queue.bytes()), queue.oldest().unwrap_or(u64::MAX), *key)
         };
         let mut weighed: Vec<_> = self.backlogged.iter().map(weight).collect();
         if weighed.len() > limit {
@@ -92,9 +92,9 @@ impl Core {
 
     pub(super) fn queue_view(&self, client: &Client) -> Option<Queue> {
         let queue = client.queue.as_ref()?;
-        let oldest = queue.backlog().oldest().unwrap_or(self.time);
+        let oldest = queue.oldest().unwrap_or(self.time);
         Some(Queue {
-            bytes: queue.backlog().bytes(),
+            bytes: queue.bytes(),
             messages: queue.messages(),
             oldest_seconds: Duration::from_nanos(self.time.saturating_sub(oldest)).as_secs_f64(),
             blocked_seconds: (TICK * self.now().saturating_sub(client.blocked_at)).as_secs_f64(),

@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::id::ClientKey;
+use crate::hub::OnOverflow;
+use crate::id::{ClientKey, MessageKey};
 use crate::inbox::{Origin, Publication};
 
 use super::batch::{Flight, Open, Part, count_for};
@@ -36,6 +37,12 @@ impl Flags {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// What `self` says and `other` does not.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether all that `other` says is set.
@@ -142,11 +149,13 @@ pub struct Room {
     batch_bytes: usize,
     /// Members that take compressed messages.
     compressed_members: u32,
+    overflow: OnOverflow,
 }
 
 impl Room {
-    /// A room without members, whose batches are of at most `batch_bytes` or one publication.
-    pub fn new(batch_bytes: usize) -> Self {
+    /// A room without members, whose batches are of at most `batch_bytes` or one publication; `overflow` is for those who are
+    /// slow.
+    pub fn new(batch_bytes: usize, overflow: OnOverflow) -> Self {
         Self {
             members: Vec::new(),
             cursor: 0,
@@ -155,7 +164,13 @@ impl Room {
             waiting: VecDeque::new(),
             batch_bytes,
             compressed_members: 0,
+            overflow,
         }
+    }
+
+    /// What becomes of messages for slow members.
+    pub fn overflow(&self) -> OnOverflow {
+        self.overflow
     }
 
     /// The members, by their places.
@@ -194,7 +209,11 @@ impl Room {
     }
 
     /// Adds a member that is given what has an offset above its `after` and is not complete yet; returns its place.
-    pub fn join(&mut self, member: Member) -> u32 {
+    pub fn join(&mut self, mut member: Member) -> u32 {
+        if self.overflow != OnOverflow::Disconnect {
+            // Each message comes in a frame of its own, as it may be left out by itself.
+            member.flags = member.flags.without(Flags::NDJSON);
+        }
         self.compressed_members += u32::from(member.flags.has(Flags::COMPRESSED));
         self.members.push(member);
         place(self.members.len() - 1)
@@ -297,6 +316,14 @@ impl Room {
             (Some(bytes), _) | (None, Some(Flight { bytes, .. })) => bytes,
             (None, None) => &NOTHING,
         }
+    }
+
+    /// The offsets of the publications in the last [`Step::Deliver`], with what each is about; one for each frame of
+    /// [`Room::bytes`] where slow members are not disconnected.
+    pub fn last_given(&self) -> impl Iterator<Item = (u64, Option<&MessageKey>)> {
+        let member = self.cursor.checked_sub(1).and_then(|index| self.members.get(index));
+        let given = self.flight.as_ref().zip(member);
+        given.into_iter().flat_map(|(flight, member)| flight.given_to(*member))
     }
 
     /// When the oldest publication was read that not all members were given, in nanoseconds of the gateway's clock.

@@ -209,7 +209,7 @@ proptest! {
     fn each_member_is_given_exactly_what_is_its_own_whoever_comes_and_goes(
         events in prop::collection::vec(event(), 1..120),
     ) {
-        let (mut room, mut model) = (Room::new(BATCH_BYTES), Model::default());
+        let (mut room, mut model) = (Room::new(BATCH_BYTES, OnOverflow::Disconnect), Model::default());
         for event in &events {
             model.happen(&mut room, event);
         }
@@ -222,7 +222,7 @@ proptest! {
 }
 
 pub(in crate::shard) fn room_of<const N: usize>(flags: Flags) -> (Room, [ClientKey; N]) {
-    let (mut room, clients) = (Room::new(BATCH_BYTES), clients());
+    let (mut room, clients) = (Room::new(BATCH_BYTES, OnOverflow::Disconnect), clients());
     for client in clients {
         room.join(Member { client, after: 0, flags, slot: 0 });
     }
@@ -254,7 +254,7 @@ fn append_excluding(room: &mut Room, offset: u64, text: &str, exclude: Option<Cl
             text.as_bytes(),
         );
     let compressed = is_compressed.then(|| compressed.into());
-    let publication = Publication { offset, message, exclude, origin };
+    let publication = Publication { offset, message, key: None, exclude, origin };
     room.append(&publication, compressed, 10 * offset + 2);
     frame
 }

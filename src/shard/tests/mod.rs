@@ -1,6 +1,7 @@
 //! A shard without sockets or sleep: bytes, commands and the time go in, frames come out.
 
 mod compression;
+mod overflow;
 mod world;
 
 use std::time::Duration;

@@ -88,7 +88,7 @@ impl World {
 
     /// The bytes that wait for a client.
     pub(in crate::shard) fn waiting(&self, client: ClientKey) -> usize {
-        self.shard.core.clients[client].queue.as_ref().map_or(0, |queue| queue.backlog().bytes())
+        self.shard.core.clients[client].queue.as_ref().map_or(0, |queue| queue.bytes())
     }
 
     pub(in crate::shard) fn leave(&mut self, client: ClientKey) {
