@@ -1,8 +1,10 @@
-//! Word of the end: one [`Signal`] says it, any number of [`Watch`]es hear it.
+//! Word of the end: one [`Signal`] says it, any number of [`Watch`]es hear it; and what operators ask about it.
 
-use tokio::sync::watch;
+use std::time::Duration;
 
-/// How far the gateway is on its way out. It only goes forward.
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How far the gateway is on its way out. Only from draining it can go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Serving.
@@ -33,6 +35,17 @@ impl Signal {
     /// Ends everything.
     pub fn stop(&self) {
         self.advance(Stage::Stopped);
+    }
+
+    /// Takes new clients again, if it was draining.
+    pub fn resume(&self) {
+        self.0.send_if_modified(|stage| {
+            let was_draining = *stage == Stage::Draining;
+            if was_draining {
+                *stage = Stage::Running;
+            }
+            was_draining
+        });
     }
 
     fn advance(&self, to: Stage) {
@@ -83,6 +96,91 @@ impl Watch {
     }
 }
 
+/// What operators ask of whoever drains the gateway, which answers at once.
+#[derive(Debug)]
+pub enum Order {
+    /// Send all clients away over this time, or over the configured one, and take no new ones.
+    Begin {
+        /// How long the closing may take.
+        window: Option<Duration>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Progress>,
+    },
+    /// Take clients again, and keep those that are left.
+    Abort {
+        /// Where the answer goes; none when the process is going to end.
+        answer: oneshot::Sender<Option<Progress>>,
+    },
+    /// How far is it?
+    Look {
+        /// Where the answer goes.
+        answer: oneshot::Sender<Progress>,
+    },
+}
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Whether clients are sent away, and new ones refused.
+    pub is_draining: bool,
+    /// Whether the process ends after that.
+    pub is_ending: bool,
+    /// Connections that are open.
+    pub connections: usize,
+    /// Connections that were open when it began; as many as are open when nothing was begun.
+    pub of: usize,
+    /// How long the closing may take.
+    pub window: Duration,
+}
+
+impl Progress {
+    /// The part of the connections that has ended, from 0 to 1; 0 when nothing was begun.
+    pub fn ratio(&self) -> f64 {
+        if !self.is_draining {
+            return 0.0;
+        }
+        let share = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        1.0 - share(self.connections.min(self.of)) / share(self.of).max(1.0)
+    }
+}
+
+/// The way to whoever drains the gateway; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Controls(mpsc::Sender<Order>);
+
+/// Makes the controls and what hears them.
+pub fn controls() -> (Controls, mpsc::Receiver<Order>) {
+    let (sender, receiver) = mpsc::channel(ORDERS_WAITING_MAX);
+    (Controls(sender), receiver)
+}
+
+impl Controls {
+    /// Begins to drain, or begins anew with another window. `None` when nobody answers any more.
+    pub async fn begin(&self, window: Option<Duration>) -> Option<Progress> {
+        self.ask(|answer| Order::Begin { window, answer }).await
+    }
+
+    /// Ends a drain and keeps who is left; `Some(None)` when that is refused, as the process is going to end. `None` when
+    /// nobody answers any more.
+    pub async fn abort(&self) -> Option<Option<Progress>> {
+        self.ask(|answer| Order::Abort { answer }).await
+    }
+
+    /// How far it is; `None` when nobody answers any more.
+    pub async fn look(&self) -> Option<Progress> {
+        self.ask(|answer| Order::Look { answer }).await
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(order(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+/// Orders that wait until earlier ones were answered; who sends more waits.
+const ORDERS_WAITING_MAX: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,11 +203,15 @@ mod tests {
     }
 
     #[test]
-    fn never_goes_back() {
+    fn goes_back_from_draining_but_not_from_the_end() {
         let (signal, watch) = pair();
+        signal.drain();
+        signal.resume();
+        assert_eq!(watch.stage(), Stage::Running);
         signal.stop();
 
         signal.drain();
+        signal.resume();
 
         assert_eq!(watch.stage(), Stage::Stopped);
     }

@@ -70,6 +70,7 @@ const PURE: &[&str] = &[
     "shard::conversation",
     "shard::counts",
     "shard::deadline",
+    "shard::draining",
     "shard::farewell",
     "shard::inspection",
     "shard::queue",

@@ -107,10 +107,11 @@ def board() -> Json:
                 ),
                 graph(
                     "Ready and draining",
-                    "Ready below 1 without draining is a full gateway or a stalled shard.",
+                    "Ready below 1 without draining is a full gateway or a stalled shard. Drained is the part that has gone.",
                     "short",
                     Query(gauge("fanfare_ready", "instance"), f"ready {NODE}"),
                     Query(gauge("fanfare_draining", "instance"), f"draining {NODE}"),
+                    Query(gauge("fanfare_drain_progress_ratio", "instance"), f"drained {NODE}"),
                     highest=1,
                 ),
             ),

@@ -75,6 +75,8 @@ pub struct State {
     pub shards: Vec<Outlet>,
     /// Called before each scrape, to set gauges that others only count; must not block.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// The way to whoever drains the gateway.
+    pub drain: drain::Controls,
     /// Times.
     pub options: Options,
 }

@@ -3,7 +3,7 @@
 //! Everything that other threads want of a shard arrives here. Publications and direct messages are
 //! bounded in bytes and in number: what does not fit is refused to whoever sends, who holds back.
 //! What opens, closes or drains connections or ends the shard is not counted, because it must get through
-//! when a shard is busiest; it is bounded by its sources (the [`Gate`], one disconnect per client, one drain,
+//! when a shard is busiest; it is bounded by its sources (the [`Gate`], one disconnect per client, few drains,
 //! one stop), and questions of operators by their number.
 
 mod gate;
@@ -68,11 +68,13 @@ pub enum Command {
         /// The reason on the wire.
         reason: Cow<'static, str>,
     },
-    /// Close everything, spread evenly over the window.
+    /// Close everything, spread evenly over the window; given anew, what is left over the new one.
     Drain {
         /// How long the closing may take.
         window: Duration,
     },
+    /// Close no more of them.
+    AbortDrain,
     /// Say something about the connections or rooms of the shard.
     Ask(Question),
     /// End the shard's thread at once; what is open is dropped.
@@ -285,6 +287,7 @@ impl Command {
             Self::Accept { .. }
             | Self::Disconnect { .. }
             | Self::Drain { .. }
+            | Self::AbortDrain
             | Self::Ask(_)
             | Self::Stop => None,
         }

@@ -17,6 +17,8 @@ pub struct ServerMetrics {
     pub ready: Gauge,
     /// 1 while shutting down.
     pub draining: Gauge,
+    /// The part of the connections that a drain has ended.
+    pub drain_progress: Gauge,
     /// What may wait for one client.
     pub queue_limit: Gauge,
     /// What waits for a slow client.
@@ -35,6 +37,7 @@ impl ServerMetrics {
         Self {
             ready: recorder.gauge(&table::READY, &[]),
             draining: recorder.gauge(&table::DRAINING, &[]),
+            drain_progress: recorder.gauge(&table::DRAIN_PROGRESS, &[]),
             queue_limit: recorder.gauge(&table::QUEUE_LIMIT, &[]),
             queue_watermark: recorder.gauge(&table::QUEUE_WATERMARK, &[]),
             inbox_limit: recorder.gauge(&table::INBOX_LIMIT, &[]),

@@ -124,7 +124,8 @@ table! {
             "Always 1; the labels name the build.";
         READY: Kind::Gauge, "fanfare_ready", None, [],
             "1 while new connections are welcome, as `/readyz` says.";
-        DRAINING: Kind::Gauge, "fanfare_draining", None, [], "1 while the gateway is shutting down.";
+        DRAINING: Kind::Gauge, "fanfare_draining", None, [], "1 while all clients are sent away and no new ones are taken.";
+        DRAIN_PROGRESS: Kind::Gauge, "fanfare_drain_progress_ratio", None, [], "The part of the connections that were open when the drain began and have ended; 0 without a drain.";
     }
     "Connections" {
         CONNECTIONS: Kind::Gauge, "fanfare_connections", Some(Unit::Count), [TRANSPORT],

@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::http::Endpoint;
 use crate::id::{ClientId, ClientKey};
-use crate::metrics::{CloseReason, SentType};
-use crate::protocol;
-use crate::ws::{self, CloseCode, PreparedMessage};
+use crate::metrics::CloseReason;
+use crate::ws::{self, CloseCode};
 
-use super::backlog::Lane;
 use super::client::{Due, NO_PING};
+use super::draining::Drain;
 use super::state::{Core, Notice};
-use super::wheel::{TICK, tick_at_or_after, ticks_passed};
+use super::wheel::{tick_at_or_after, ticks_passed};
 
 /// Ticks whose pings go out together: a quarter of a second.
 const PING_TICKS: u32 = 4;
@@ -62,21 +60,6 @@ impl Pings {
     /// When the ping was sent that this pong answers, in nanoseconds, as the client says.
     fn sent_at(&self, pong: &[u8]) -> Option<u64> {
         Some(u64::from_be_bytes(pong.try_into().ok()?) ^ self.disguise)
-    }
-}
-
-/// The drain of a shard.
-pub(super) struct Drain {
-    keys: Vec<ClientKey>,
-    closed: usize,
-    began: u32,
-    window: u32,
-}
-
-impl Drain {
-    /// The same drain, of which only those who come are left to be closed.
-    pub(super) fn of_nobody(self) -> Self {
-        Self { keys: Vec::new(), closed: 0, ..self }
     }
 }
 
@@ -170,50 +153,15 @@ impl Core {
     }
 
     pub(super) fn next_tick(&self) -> Option<u32> {
-        let draining = self.drain.as_ref().is_some_and(|drain| drain.closed < drain.keys.len());
-        if draining { Some(self.wheel.now() + 1) } else { self.wheel.next_tick() }
+        if self.drain.as_ref().is_some_and(Drain::has_more) {
+            Some(self.wheel.now() + 1)
+        } else {
+            self.wheel.next_tick()
+        }
     }
 
     pub(super) fn now(&self) -> u32 {
         self.wheel.now()
-    }
-
-    pub(super) fn start_drain(&mut self, window: Duration) {
-        if self.drain.is_none() {
-            let (began, window) = (self.wheel.now(), tick_at_or_after(window));
-            self.drain = Some(Drain { keys: self.clients.keys().collect(), closed: 0, began, window });
-            self.drain_some(began);
-        }
-    }
-
-    /// Closes as many clients as the part of the window that has passed asks for, and at least one.
-    fn drain_some(&mut self, now: u32) {
-        let Some(drain) = &mut self.drain else { return };
-        let total = drain.keys.len();
-        let passed = (now - drain.began) as usize + 1;
-        let wanted = total.min((total * passed).div_ceil(drain.window as usize + 1));
-        let wanted = wanted.max(drain.closed);
-        let from = mem::replace(&mut drain.closed, wanted);
-        let keys = drain.keys[from..wanted].to_vec();
-        for key in keys {
-            self.advise_to_reconnect(key);
-            self.close(key, CloseCode::GoingAway, SHUTTING_DOWN, CloseReason::Shutdown);
-        }
-    }
-
-    /// Tells a client how long to wait before it comes back: a time of its own, so that not all come at once.
-    fn advise_to_reconnect(&mut self, key: ClientKey) {
-        let (Some(client), Some(drain)) = (self.clients.get(key), &self.drain) else { return };
-        if !client.is_open() || client.endpoint != Endpoint::Ws {
-            return;
-        }
-        let spread = (TICK * drain.window).max(RECONNECT_SPREAD_MIN);
-        let after = spread.mul_f64(share(client.session.client()));
-        self.json.clear();
-        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        protocol::write_reconnect(after_ms, SHUTTING_DOWN, self.timestamp, &mut self.json);
-        let message = PreparedMessage::text(&self.json);
-        self.notices.push_back(Notice::message(key, Lane::Control, SentType::Reconnect, &message));
     }
 
     /// The process stood still for so many ticks: nobody is to blame for not having been heard meanwhile.
@@ -224,13 +172,8 @@ impl Core {
     }
 }
 
-pub(super) const SHUTTING_DOWN: &str = "the gateway is shutting down";
-
-/// At least over so long those come back who were sent away.
-const RECONNECT_SPREAD_MIN: Duration = Duration::from_secs(2);
-
 /// A number of a client's own in 0..1, evenly spread over all clients.
-fn share(id: ClientId) -> f64 {
+pub(super) fn share(id: ClientId) -> f64 {
     let high = u32::try_from(foldhash::quality::FixedState::default().hash_one(id.0) >> 32).unwrap_or(0);
     f64::from(high) / (f64::from(u32::MAX) + 1.0)
 }

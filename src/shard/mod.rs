@@ -10,6 +10,7 @@ mod client;
 mod conversation;
 mod counts;
 mod deadline;
+mod draining;
 mod driver;
 mod farewell;
 mod inspection;

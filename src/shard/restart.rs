@@ -9,7 +9,7 @@ use crate::ws::{CloseCode, Decoder};
 
 use super::client::Client;
 use super::counts::Messages;
-use super::deadline::Drain;
+use super::draining::Drain;
 use super::queue::Load;
 use super::state::{Core, Shard};
 

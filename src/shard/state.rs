@@ -26,7 +26,8 @@ use super::Options;
 use super::backlog::Lane;
 use super::client::{Client, Membership, NO_PING, Stage};
 use super::counts::Counts;
-use super::deadline::{Drain, Pings, SHUTTING_DOWN, first_ping};
+use super::deadline::{Pings, first_ping};
+use super::draining::{Drain, SHUTTING_DOWN};
 use super::farewell::Farewells;
 use super::rate::Buckets;
 use super::room::{Completed, Flags, Member, Room, Step, Trace};
@@ -373,6 +374,7 @@ impl Core {
                 self.close(client, code, reason, CloseReason::Kicked);
             }
             Command::Drain { window } => self.start_drain(window),
+            Command::AbortDrain => self.abort_drain(),
             Command::Accept { .. } | Command::Ask(_) | Command::Stop => {
                 debug_assert!(false, "the driver does these itself");
             }

@@ -92,6 +92,7 @@ fn state(shards: &[Shard], options: Options) -> State {
         hub: Hub::new(shards.clone(), hub::Options::default(), clock),
         shards,
         refresh: Arc::new(|| {}),
+        drain: drain::controls().0,
         options,
     }
 }

@@ -1,10 +1,11 @@
 //! Builds each part from the configuration and joins them; the only place that knows all parts.
 
+mod drains;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,7 +20,6 @@ use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet, PLACES_TO_REFUSE};
 use crate::inspect::Vitals;
 use crate::listener::{Listener, raise_descriptor_limit};
-use crate::log::seconds;
 use crate::metrics::{
     HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics, count,
 };
@@ -27,17 +27,13 @@ use crate::readiness::{Cause, Readiness};
 use crate::shard::{self, Parts};
 use crate::{auth, drain, http, inbox, watchdog};
 
+use drains::{BegunWith, Drains};
+
 /// Descriptors of the process that serve no client: standard streams, listeners, the control thread, and operators.
 const DESCRIPTORS_RESERVED: usize = 32 + admin::CONNECTIONS_MAX;
 
 /// Descriptors that a shard needs for itself.
 const DESCRIPTORS_PER_SHARD: usize = 8;
-
-/// How often is looked whether all connections have ended.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-
-/// What clients may take beyond the drain window to end their side.
-const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 /// Why the gateway could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +106,14 @@ async fn serve(config: Config) -> Result<(), Error> {
     let watched = watchdog::Shards::new(&recorder, &outlets, &vitals);
     let ready = Readiness::default();
     ready.block(Cause::Starting, "connections are not accepted yet", clock.now());
+    let connections = connections_that_fit(config.listener.connections, config.shards);
+    let gate = Gate::new(connections);
+    let begun_with = BegunWith::default();
+    let (controls, mut orders) = drain::controls();
+    let shown = Shown { ready: ready.clone(), gate: gate.clone(), begun_with: begun_with.clone() };
     let state = admin::State {
-        refresh: refresh(&recorder, &metrics, &ready, &hub, &watched, clock),
+        refresh: refresh(&recorder, &metrics, shown, &hub, &watched, clock),
+        drain: controls,
         recorder: recorder.clone(),
         ready: ready.clone(),
         clock,
@@ -124,66 +126,35 @@ async fn serve(config: Config) -> Result<(), Error> {
     announce(public, admin.addr()).map_err(Error::Start)?;
 
     let accepting = ListenerMetrics::new(&recorder);
-    let connections = connections_that_fit(config.listener.connections, config.shards);
     accepting.limit.set(count(connections));
     show_limits(&metrics, &config);
-    let gate = Gate::new(connections);
     let _watchdog = start_watchdog(&config, watched, gate.clone(), ready.clone(), clock);
     log_start(&config, public, admin.addr(), connections);
     ready.clear(Cause::Starting);
     let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting, clock);
     tokio::pin!(accept);
     let mut shards = watch_over(shards);
+    let window = config.drain_window;
+    let mut drains = Drains {
+        gate,
+        shards: outlets.clone(),
+        signal,
+        ready,
+        metrics,
+        clock,
+        window,
+        begun_with,
+        current: None,
+    };
     tokio::select! {
         ended = &mut accept => return ended.map_err(Error::Start),
         _ = shards.join_next() => return Err(Error::ShardEnded),
-        () = signals.next() => {}
-    }
-    let begun = Draining { connections: gate.open(), begun_at: clock.now(), clock };
-    begun.log(config.drain_window);
-    ready.block(Cause::Draining, "the gateway is shutting down", clock.now());
-    metrics.draining.set(1.0);
-    signal.drain();
-    tell_all(&outlets, || Command::Drain { window: config.drain_window });
-    let patience = config.drain_window.saturating_add(DRAIN_GRACE);
-    tokio::select! {
-        _ = &mut accept => {}
-        _ = shards.join_next() => return Err(Error::ShardEnded),
-        () = emptied(&gate) => begun.log_end(),
-        () = tokio::time::sleep(patience) => begun.log_cut(gate.open(), "some connections did not end in time"),
-        () = signals.next() => begun.log_cut(gate.open(), "a second signal ends the drain"),
+        () = drains.run(&mut signals, &mut orders) => {}
     }
     tell_all(&outlets, || Command::Stop);
     admin.stop();
     tracing::info!("stopped");
     Ok(())
-}
-
-/// A drain, as the log tells it.
-struct Draining {
-    /// Open when it began.
-    connections: usize,
-    begun_at: u64,
-    clock: Clock,
-}
-
-impl Draining {
-    fn log(&self, window: Duration) {
-        let (connections, window_seconds) = (self.connections, seconds(window));
-        tracing::info!(connections, window_seconds, "draining: all connections are closed");
-    }
-
-    fn log_end(&self) {
-        tracing::info!(connections = self.connections, seconds = self.lasted(), "drained");
-    }
-
-    fn log_cut(&self, left: usize, why: &'static str) {
-        tracing::warn!(connections = self.connections, left, seconds = self.lasted(), "{why}");
-    }
-
-    fn lasted(&self) -> f64 {
-        seconds(Duration::from_nanos(self.clock.now().saturating_sub(self.begun_at)))
-    }
 }
 
 fn tell_all(shards: &[Outlet], command: impl Fn() -> Command) {
@@ -240,19 +211,27 @@ fn show_limits(metrics: &ServerMetrics, config: &Config) {
     metrics.inbox_limit.set(count(config.hub.inbox_bytes));
 }
 
+/// What others change, and gauges show.
+struct Shown {
+    ready: Readiness,
+    gate: Gate,
+    begun_with: BegunWith,
+}
+
 /// Sets, at each scrape, the gauges of what others only count.
 fn refresh(
     recorder: &Recorder,
     server: &ServerMetrics,
-    ready: &Readiness,
+    shown: Shown,
     hub: &Arc<Hub>,
     watched: &watchdog::Shards,
     clock: Clock,
 ) -> Arc<dyn Fn() + Send + Sync> {
-    let (server, ready, watched) = (server.clone(), ready.clone(), watched.clone());
+    let (server, watched) = (server.clone(), watched.clone());
     let (metrics, hub) = (HubMetrics::new(recorder), Arc::clone(hub));
     Arc::new(move || {
-        server.ready.set(if ready.is_ready() { 1.0 } else { 0.0 });
+        server.ready.set(if shown.ready.is_ready() { 1.0 } else { 0.0 });
+        server.drain_progress.set(shown.begun_with.ratio(shown.gate.open()));
         metrics.rooms.set(count(hub.rooms()));
         metrics.users.set(count(hub.users()));
         watched.refresh(clock.now());
@@ -306,14 +285,6 @@ fn watch_over(threads: Vec<JoinHandle<()>>) -> JoinSet<()> {
         set.spawn_blocking(move || drop(thread.join()));
     }
     set
-}
-
-/// Waits until no connection is open.
-async fn emptied(gate: &Gate) {
-    let mut looks = tokio::time::interval(LOOK_EVERY);
-    while gate.open() > 0 {
-        looks.tick().await;
-    }
 }
 
 /// SIGTERM and SIGINT.
