@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod id;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod percent;
 pub mod readiness;

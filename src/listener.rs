@@ -186,12 +186,13 @@ impl Dispatcher {
 
 impl Dispatcher {
     fn warn_of_limit(&self) {
-        if let Some(left_out) = self.full.admit(self.clock.now()) {
-            tracing::warn!(
-                left_out,
-                "a connection is refused: as many are open as limits.connections allows"
-            );
-        }
+        let Some(left_out) = self.full.admit(self.clock.now()) else { return };
+        let why = if self.gate.is_short_of_memory() {
+            "the connections take more memory than limits.memory_soft"
+        } else {
+            "as many are open as limits.connections allows"
+        };
+        tracing::warn!(left_out, "a connection is refused: {why}");
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Cause {
     Draining,
     /// As many connections are open as may be.
     Full,
+    /// The connections take more memory than they should.
+    MemoryShort,
     /// A shard does not come round.
     ShardStalled,
 }

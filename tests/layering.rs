@@ -17,6 +17,7 @@ const TABLE: &[(&str, &str)] = &[
     // Drivers of several layers stamp what they hand on, so that the times can be compared.
     ("clock", ""),
     ("log", ""),
+    ("memory", ""),
     // The queries of clients and of operators are encoded alike.
     ("percent", ""),
     ("readiness", ""),
@@ -29,13 +30,13 @@ const TABLE: &[(&str, &str)] = &[
     ("presence", "id"),
     ("session", "id protocol ws"),
     ("transport", "metrics"),
-    ("inbox", "id ws transport inspect metrics"),
+    ("inbox", "id ws transport inspect metrics memory"),
     ("http", "id auth ws transport metrics drain clock percent"),
     ("engine", "id history metrics"),
     ("hub", "id ws history presence engine inbox inspect metrics clock"),
     (
         "shard",
-        "id metrics drain clock log inspect ws protocol auth history presence session transport inbox http hub",
+        "id metrics drain clock log memory inspect ws protocol auth history presence session transport inbox http hub",
     ),
     ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent transport"),
     ("watchdog", "clock log readiness inspect inbox metrics"),
@@ -43,12 +44,12 @@ const TABLE: &[(&str, &str)] = &[
     ("listener", "id inbox transport drain metrics clock log"),
     (
         "config",
-        "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \
+        "id metrics drain memory ws protocol auth history presence session transport inbox http engine hub shard admin \
          watchdog listener",
     ),
     (
         "server",
-        "id metrics drain ws protocol auth history presence session transport inbox http engine hub shard admin \
+        "id metrics drain memory ws protocol auth history presence session transport inbox http engine hub shard admin \
          listener watchdog config clock log readiness inspect",
     ),
     ("cli", "config"),
@@ -72,6 +73,7 @@ const PURE: &[&str] = &[
     "shard::deadline",
     "shard::draining",
     "shard::farewell",
+    "shard::footprint",
     "shard::inspection",
     "shard::queue",
     "shard::rate",

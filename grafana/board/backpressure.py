@@ -106,6 +106,15 @@ def board() -> Json:
                     Query(gauge("fanfare_outbound_queue_watermark_bytes", aggregation="min"), "watermark"),
                     Query(gauge("fanfare_outbound_queue_limit_bytes", aggregation="min"), "limit"),
                 ),
+                graph(
+                    "Memory of the connections",
+                    "Entries, unfinished input and queues; above the soft limit new clients are refused, above the hard "
+                    "one those that hold most are closed.",
+                    "bytes",
+                    Query(gauge("fanfare_memory_bytes", "instance", aggregation="max"), "taken {{instance}}"),
+                    Query(gauge("fanfare_memory_soft_limit_bytes", aggregation="min"), "soft limit"),
+                    Query(gauge("fanfare_memory_hard_limit_bytes", aggregation="min"), "hard limit"),
+                ),
                 limits.bar(),
             ),
         ),

@@ -51,6 +51,11 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
             "is less than `limits.message_bytes`: the longest allowed message could never be delivered";
         refuse(message_bytes > bytes, key, reason);
     }
+    refuse(
+        config.memory.soft >= config.memory.hard,
+        "limits.memory_soft",
+        "is not less than `limits.memory_hard`: connections would be closed while new ones are let in",
+    );
     refuse(config.shard.compression.level > 9, "compression.level", "is more than 9");
     refuse(
         config.watchdog.stall < watchdog::LOOK_EVERY * 2,

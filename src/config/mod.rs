@@ -22,7 +22,7 @@ use crate::auth::{self, Mode};
 use crate::hub::OnOverflow;
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
-use crate::{http, hub, listener, shard, watchdog, ws};
+use crate::{http, hub, listener, memory, shard, watchdog, ws};
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
@@ -52,6 +52,8 @@ pub struct Config {
     pub shard: shard::Options,
     /// Directories and inboxes.
     pub hub: hub::Options,
+    /// What all connections may take.
+    pub memory: memory::Limits,
     /// When a shard counts as standing still.
     pub watchdog: watchdog::Options,
 }
@@ -81,6 +83,7 @@ impl Default for Config {
                 node: host_name(),
             },
             hub: hub::Options::default(),
+            memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
         }
     }
@@ -281,6 +284,7 @@ fn partner(key: &str) -> Option<&'static str> {
         "limits.outbound_bytes" | "limits.inbox_bytes" | "limits.room_pending_bytes" => {
             Some("limits.message_bytes")
         }
+        "limits.memory_soft" => Some("limits.memory_hard"),
         "listen" => Some("auth.mode"),
         "admin_listen" => Some("listen"),
         _ => None,

@@ -219,6 +219,20 @@ pub(super) static SETTINGS: &[Setting] = &[
         hub.room_pending_bytes,
         "What one room may have on its way to one shard; who sends more is not read from until there is\nroom."
     ),
+    setting!(
+        "limits.memory_soft",
+        size,
+        memory.soft,
+        "What all connections may take of memory (entries, unfinished input, queues; not the kernel's buffers)\nbefore new ones are answered 503. Default: two fifths of what the process may have.",
+        "\"2GiB\""
+    ),
+    setting!(
+        "limits.memory_hard",
+        size,
+        memory.hard,
+        "What they may take before those that hold most are closed, with 4008 or 1013. More than `memory_soft`.\nDefault: half of what the process may have.",
+        "\"3GiB\""
+    ),
     setting!("limits.rooms", count, shard.session.rooms, "Rooms that one connection may be in."),
     setting!(
         "limits.messages_per_second",

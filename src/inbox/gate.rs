@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::memory::Ledger;
+
 /// Counts connections against their limit.
 ///
 /// Over the limit there are [`PLACES_TO_REFUSE`] more, for connections that are only told so.
 #[derive(Debug, Clone)]
 pub struct Gate {
     limit: usize,
+    memory: Option<Ledger>,
     open: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
 }
@@ -22,7 +25,7 @@ pub const PLACES_TO_REFUSE: usize = 16;
 pub enum Admission {
     /// It is served.
     Admitted(Permit),
-    /// It is told that the gateway is full, and closed.
+    /// It is told that the gateway is full, or short of memory, and closed.
     Full(Permit),
     /// It is closed at once: even the places to refuse are taken.
     Refused,
@@ -31,18 +34,30 @@ pub enum Admission {
 impl Gate {
     /// Makes a gate for at most `limit` connections.
     pub fn new(limit: usize) -> Self {
-        Self { limit, open: Arc::default(), refused: Arc::default() }
+        Self { limit, memory: None, open: Arc::default(), refused: Arc::default() }
+    }
+
+    /// The same gate, which also lets nobody in while memory is short.
+    #[must_use]
+    pub fn with_memory(self, memory: Ledger) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Asks for a place.
     pub fn admit(&self) -> Admission {
-        if let Some(permit) = Permit::take(&self.open, self.limit) {
+        let limit = if self.is_short_of_memory() { 0 } else { self.limit };
+        if let Some(permit) = Permit::take(&self.open, limit) {
             Admission::Admitted(permit)
         } else if let Some(permit) = Permit::take(&self.refused, PLACES_TO_REFUSE) {
             Admission::Full(permit)
         } else {
             Admission::Refused
         }
+    }
+
+    /// Whether nobody is let in because connections take too much memory.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.memory.as_ref().is_some_and(Ledger::is_short)
     }
 
     /// How many connections may be open at once.
@@ -79,6 +94,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::memory::Limits;
 
     #[test]
     fn the_gate_admits_up_to_its_limit_then_refuses_politely_then_at_once() {
@@ -96,6 +112,19 @@ mod tests {
         assert!(matches!(gate.admit(), Admission::Refused));
         drop(full);
         assert!(matches!(gate.admit(), Admission::Full(_)));
+    }
+
+    #[test]
+    fn the_gate_admits_nobody_while_memory_is_short() {
+        let ledger = Ledger::new(1, Limits { soft: 100, hard: 200 });
+        let gate = Gate::new(10).with_memory(ledger.clone());
+        let _first = admitted(&gate);
+
+        ledger.account(0).set(101);
+        assert!(matches!(gate.admit(), Admission::Full(_)));
+        ledger.account(0).set(100);
+
+        admitted(&gate);
     }
 
     #[test]

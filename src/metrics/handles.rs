@@ -17,6 +17,12 @@ pub struct ServerMetrics {
     pub ready: Gauge,
     /// 1 while shutting down.
     pub draining: Gauge,
+    /// What all connections take.
+    pub memory: Gauge,
+    /// Above it no new ones are let in.
+    pub memory_soft_limit: Gauge,
+    /// Above it those that hold most are closed.
+    pub memory_hard_limit: Gauge,
     /// The part of the connections that a drain has ended.
     pub drain_progress: Gauge,
     /// What may wait for one client.
@@ -37,6 +43,9 @@ impl ServerMetrics {
         Self {
             ready: recorder.gauge(&table::READY, &[]),
             draining: recorder.gauge(&table::DRAINING, &[]),
+            memory: recorder.gauge(&table::MEMORY_BYTES, &[]),
+            memory_soft_limit: recorder.gauge(&table::MEMORY_SOFT_LIMIT, &[]),
+            memory_hard_limit: recorder.gauge(&table::MEMORY_HARD_LIMIT, &[]),
             drain_progress: recorder.gauge(&table::DRAIN_PROGRESS, &[]),
             queue_limit: recorder.gauge(&table::QUEUE_LIMIT, &[]),
             queue_watermark: recorder.gauge(&table::QUEUE_WATERMARK, &[]),

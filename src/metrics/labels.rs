@@ -111,6 +111,8 @@ label! {
         Internal = "internal",
         /// It said more than the rates allow.
         RateLimited = "rate_limited",
+        /// Memory was short, and it held much of it.
+        Memory = "memory",
     }
 }
 
@@ -281,6 +283,8 @@ label! {
         MessageTooBig = "1009",
         /// The gateway failed.
         Internal = "1011",
+        /// Memory was short.
+        TryLater = "1013",
         /// Said more than the rates allow.
         RateLimited = "4029",
         /// Slow consumer.

@@ -214,6 +214,12 @@ table! {
             "Bytes that wait for the client for which most wait.";
         QUEUE_AGE: Kind::Gauge, "fanfare_outbound_queue_oldest_age_seconds", Some(Unit::Seconds), [SHARD],
             "How long the oldest of what waits for clients has been waiting; 0 when nothing waits.";
+        MEMORY_BYTES: Kind::Gauge, "fanfare_memory_bytes", Some(Unit::Bytes), [],
+            "What all connections take: their entries, unfinished input and queues, where a buffer that many wait for counts once for each shard. Not the kernel's buffers, nor what the allocator keeps.";
+        MEMORY_SOFT_LIMIT: Kind::Gauge, "fanfare_memory_soft_limit_bytes", Some(Unit::Bytes), [],
+            "Above it new connections are refused.";
+        MEMORY_HARD_LIMIT: Kind::Gauge, "fanfare_memory_hard_limit_bytes", Some(Unit::Bytes), [],
+            "Above it the connections that hold most are closed.";
         QUEUE_LIMIT: Kind::Gauge, "fanfare_outbound_queue_limit_bytes", Some(Unit::Bytes), [],
             "What may wait for one client, before it is closed as a slow consumer.";
         QUEUE_WATERMARK: Kind::Gauge, "fanfare_outbound_queue_watermark_bytes", Some(Unit::Bytes), [],

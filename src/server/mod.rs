@@ -20,6 +20,7 @@ use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet, PLACES_TO_REFUSE};
 use crate::inspect::Vitals;
 use crate::listener::{Listener, raise_descriptor_limit};
+use crate::memory::Ledger;
 use crate::metrics::{
     HttpMetrics, HubMetrics, ListenerMetrics, Recorder, ServerMetrics, ShardMetrics, count,
 };
@@ -92,25 +93,23 @@ async fn serve(config: Config) -> Result<(), Error> {
     let metrics = ServerMetrics::new(&recorder);
     let (signal, watch) = drain::pair();
     let listener = bind(config.listen)?;
-    let (outlets, inboxes): (Vec<Outlet>, Vec<Inbox>) = (0..config.shards)
-        .map(|_| Inbox::pair(inbox::Limits { bytes: config.hub.inbox_bytes, ..inbox::Limits::default() }))
-        .unzip();
+    let (outlets, inboxes) = inboxes(&config);
     let clock = Clock::start();
     let hub = Hub::new(outlets.clone(), config.hub.clone(), clock);
     let verifier = Arc::new(Verifier::new(config.auth.clone())?);
     let http =
         http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder), clock);
-    let vitals: Vec<_> = outlets.iter().map(|_| Vitals::new(clock.now())).collect();
-    let ends = inboxes.into_iter().zip(vitals.iter().cloned()).collect();
-    let shards = start_shards(&config, ends, &hub, &Arc::new(http), &recorder, clock)?;
+    let ledger = Ledger::new(config.shards, config.memory);
+    let shared = Shared { hub: Arc::clone(&hub), http: Arc::new(http), recorder: recorder.clone(), clock };
+    let Shards { threads, vitals } = start_shards(&config, shared, inboxes, &ledger)?;
     let watched = watchdog::Shards::new(&recorder, &outlets, &vitals);
     let ready = Readiness::default();
     ready.block(Cause::Starting, "connections are not accepted yet", clock.now());
     let connections = connections_that_fit(config.listener.connections, config.shards);
-    let gate = Gate::new(connections);
+    let gate = Gate::new(connections).with_memory(ledger.clone());
     let begun_with = BegunWith::default();
     let (controls, mut orders) = drain::controls();
-    let shown = Shown { ready: ready.clone(), gate: gate.clone(), begun_with: begun_with.clone() };
+    let shown = Shown { ledger, ready: ready.clone(), gate: gate.clone(), begun_with: begun_with.clone() };
     let state = admin::State {
         refresh: refresh(&recorder, &metrics, shown, &hub, &watched, clock),
         drain: controls,
@@ -133,7 +132,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     ready.clear(Cause::Starting);
     let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting, clock);
     tokio::pin!(accept);
-    let mut shards = watch_over(shards);
+    let mut shards = watch_over(threads);
     let window = config.drain_window;
     let mut drains = Drains {
         gate,
@@ -179,29 +178,49 @@ fn bind(addr: SocketAddr) -> Result<Listener, Error> {
     Listener::bind(addr).map_err(|source| Error::Listen { addr, source })
 }
 
+fn inboxes(config: &Config) -> (Vec<Outlet>, Vec<Inbox>) {
+    let limits = inbox::Limits { bytes: config.hub.inbox_bytes, ..inbox::Limits::default() };
+    (0..config.shards).map(|_| Inbox::pair(limits)).unzip()
+}
+
+/// What all shards are given.
+struct Shared {
+    hub: Arc<Hub>,
+    http: Arc<http::Shared>,
+    recorder: Recorder,
+    clock: Clock,
+}
+
+/// The running shards, by their indices.
+struct Shards {
+    threads: Vec<JoinHandle<()>>,
+    vitals: Vec<Arc<Vitals>>,
+}
+
 fn start_shards(
     config: &Config,
-    ends: Vec<(Inbox, Arc<Vitals>)>,
-    hub: &Arc<Hub>,
-    http: &Arc<http::Shared>,
-    recorder: &Recorder,
-    clock: Clock,
-) -> Result<Vec<JoinHandle<()>>, Error> {
+    shared: Shared,
+    inboxes: Vec<Inbox>,
+    ledger: &Ledger,
+) -> Result<Shards, Error> {
+    let Shared { hub, http, recorder, clock } = shared;
     let options = Arc::new(config.shard.clone());
-    let mut threads = Vec::with_capacity(ends.len());
-    for (number, (inbox, vitals)) in ends.into_iter().enumerate() {
+    let (mut threads, mut vitals) = (Vec::new(), Vec::new());
+    for (number, inbox) in inboxes.into_iter().enumerate() {
+        vitals.push(Vitals::new(clock.now()));
         threads.push(shard::spawn(Parts {
             index: ShardIndex(u16::try_from(number).expect("the configuration bounds the shards")),
             options: Arc::clone(&options),
             inbox,
-            hub: Arc::clone(hub),
-            http: Arc::clone(http),
-            metrics: ShardMetrics::new(recorder, number),
-            vitals,
+            hub: Arc::clone(&hub),
+            http: Arc::clone(&http),
+            metrics: ShardMetrics::new(&recorder, number),
+            memory: ledger.account(number),
+            vitals: Arc::clone(&vitals[number]),
             clock,
         })?);
     }
-    Ok(threads)
+    Ok(Shards { threads, vitals })
 }
 
 /// Sets the gauges that stand beside those of what they bound.
@@ -209,10 +228,13 @@ fn show_limits(metrics: &ServerMetrics, config: &Config) {
     metrics.queue_limit.set(count(config.shard.outbound_bytes));
     metrics.queue_watermark.set(count(config.shard.watermark()));
     metrics.inbox_limit.set(count(config.hub.inbox_bytes));
+    metrics.memory_soft_limit.set(count(config.memory.soft));
+    metrics.memory_hard_limit.set(count(config.memory.hard));
 }
 
 /// What others change, and gauges show.
 struct Shown {
+    ledger: Ledger,
     ready: Readiness,
     gate: Gate,
     begun_with: BegunWith,
@@ -231,6 +253,7 @@ fn refresh(
     let (metrics, hub) = (HubMetrics::new(recorder), Arc::clone(hub));
     Arc::new(move || {
         server.ready.set(if shown.ready.is_ready() { 1.0 } else { 0.0 });
+        server.memory.set(count(shown.ledger.total()));
         server.drain_progress.set(shown.begun_with.ratio(shown.gate.open()));
         metrics.rooms.set(count(hub.rooms()));
         metrics.users.set(count(hub.users()));

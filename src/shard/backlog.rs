@@ -117,6 +117,13 @@ impl Backlog {
         self.append(Lane::Control, frame, stamp);
     }
 
+    /// Replaces the frame that is partly written by a copy of it, so that it keeps no buffer of many frames alive.
+    pub fn detach_torn(&mut self, copy: impl FnOnce(&[u8]) -> Bytes) {
+        if !self.torn.frame.is_empty() {
+            self.torn.frame = copy(&self.torn.frame);
+        }
+    }
+
     /// Drops all bulk; what is partly written stays, or the peer could not read what follows.
     pub fn discard_bulk(&mut self) {
         self.bytes -= self.bulk.iter().map(|waiting| waiting.frames.len()).sum::<usize>();

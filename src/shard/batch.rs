@@ -1,11 +1,14 @@
 //! What is on its way to the members of a room: one buffer of frames that all of them share, and the parts of
 //! it for those that cannot.
 
+use std::mem;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::id::{ClientKey, MessageKey};
 use crate::inbox::Publication;
+use crate::memory::Meter;
 use crate::ws;
 
 use super::room::{Flags, Member, Trace};
@@ -126,7 +129,7 @@ impl Open {
 /// A sealed batch on its way to the members.
 #[derive(Debug)]
 pub(super) struct Flight {
-    pub(super) bytes: Bytes,
+    pub(super) shared: Shared,
     /// The first offset.
     pub(super) first: u64,
     pub(super) marks: Marks,
@@ -138,9 +141,44 @@ pub(super) struct Flight {
     /// Publications given to them.
     pub(super) deliveries: usize,
     /// The whole batch for [`Flags::NDJSON`] members, once the first of them has been met.
-    ndjson: Option<Part>,
+    ndjson: Option<Joined>,
     /// The batch with its compressed publications, when there are any, for [`Flags::COMPRESSED`] members.
-    compressed: Option<Box<(Bytes, Marks)>>,
+    compressed: Option<Box<(Shared, Marks)>>,
+}
+
+/// A buffer for many.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) bytes: Bytes,
+    /// Whether it is counted among what waits for clients.
+    is_charged: bool,
+}
+
+/// A batch as lines.
+#[derive(Debug)]
+struct Joined {
+    shared: Shared,
+    publications: usize,
+    payload_bytes: usize,
+}
+
+impl Shared {
+    fn new(bytes: Bytes) -> Self {
+        Self { bytes, is_charged: false }
+    }
+
+    /// The same part of the buffer, counted, if it is one.
+    fn keep(&mut self, part: &Bytes, meter: &Meter) -> Option<Bytes> {
+        let (whole, range) = (self.bytes.as_ptr_range(), part.as_ptr_range());
+        if range.start < whole.start || range.end > whole.end {
+            return None;
+        }
+        if !self.is_charged {
+            self.is_charged = true;
+            self.bytes = meter.charge(mem::take(&mut self.bytes));
+        }
+        Some(self.bytes.slice_ref(part))
+    }
 }
 
 /// What one member gets of a batch.
@@ -153,15 +191,15 @@ pub(super) enum Part {
 
 impl From<Open> for Flight {
     fn from(open: Open) -> Self {
-        let bytes = open.frames.seal();
+        let shared = Shared::new(open.frames.seal());
         let compressed = open.compressed.map(|compressed| {
             let (frames, marks) = *compressed;
-            Box::new((frames.seal(), marks))
+            Box::new((Shared::new(frames.seal()), marks))
         });
         let first = open.marks.first().map_or(0, |mark| mark.offset);
         let payload_bytes = open.marks.iter().map(Mark::payload_bytes).sum();
         Self {
-            bytes,
+            shared,
             first,
             marks: open.marks,
             payload_bytes,
@@ -191,18 +229,18 @@ impl Flight {
         }
         if member.flags.has(Flags::NDJSON) && publications > 1 {
             if !is_whole {
-                return self.join(start, |mark| !is_excluded(mark));
+                return self.join(start, |mark| !is_excluded(mark)).part();
             }
             if self.ndjson.is_none() {
                 self.ndjson = Some(self.join(0, |_| true));
             }
-            return self.ndjson.clone().unwrap_or(Part::All);
+            return self.ndjson.as_ref().map_or(Part::All, Joined::part);
         }
         let compressed = self.compressed.as_deref().filter(|_| member.flags.has(Flags::COMPRESSED));
         let (bytes, marks) = match compressed {
-            Some((bytes, marks)) => (bytes, marks),
+            Some((shared, marks)) => (&shared.bytes, marks),
             None if is_whole => return Part::All,
-            None => (&self.bytes, &self.marks),
+            None => (&self.shared.bytes, &self.marks),
         };
         if excluded == 0 {
             let payload_bytes = marks[start..].iter().map(Mark::payload_bytes).sum();
@@ -217,6 +255,15 @@ impl Flight {
         Part::Own { bytes: own.into(), publications, payload_bytes }
     }
 
+    /// A part of one of its buffers, or a copy made for one member, as it is kept for who could not take it: counted.
+    pub(super) fn keep(&mut self, part: &Bytes, meter: &Meter) -> Bytes {
+        let joined = self.ndjson.as_mut().map(|joined| &mut joined.shared);
+        let compressed = self.compressed.as_deref_mut().map(|(shared, _)| shared);
+        let buffers = [Some(&mut self.shared), joined, compressed];
+        let kept = buffers.into_iter().flatten().find_map(|shared| shared.keep(part, meter));
+        kept.unwrap_or_else(|| meter.charge(part.clone()))
+    }
+
     /// The offsets of what a member is given, and what each is about.
     pub(super) fn given_to(&self, member: Member) -> impl Iterator<Item = (u64, Option<&MessageKey>)> {
         let is_for = move |mark: &&Mark| mark.is_for(member);
@@ -227,12 +274,12 @@ impl Flight {
     }
 
     /// The wanted messages from `start` on, joined by line feeds into as few frames as the limit allows.
-    fn join(&self, start: usize, is_wanted: impl Fn(&Mark) -> bool) -> Part {
-        let mut frames = Vec::with_capacity(self.bytes.len() - begin(&self.marks, start));
+    fn join(&self, start: usize, is_wanted: impl Fn(&Mark) -> bool) -> Joined {
+        let mut frames = Vec::with_capacity(self.shared.bytes.len() - begin(&self.marks, start));
         let mut lines = Vec::new();
         let (mut publications, mut payload_bytes) = (0, 0);
         for mark in self.marks[start..].iter().filter(|mark| is_wanted(mark)) {
-            let line = &self.bytes[mark.payload..mark.end];
+            let line = &self.shared.bytes[mark.payload..mark.end];
             if !lines.is_empty() && lines.len() + 1 + line.len() > NDJSON_FRAME_BYTES_MAX {
                 ws::encode_text(&mut frames, &lines);
                 payload_bytes += lines.len();
@@ -246,7 +293,14 @@ impl Flight {
         }
         ws::encode_text(&mut frames, &lines);
         payload_bytes += lines.len();
-        Part::Own { bytes: frames.into(), publications, payload_bytes }
+        Joined { shared: Shared::new(frames.into()), publications, payload_bytes }
+    }
+}
+
+impl Joined {
+    fn part(&self) -> Part {
+        let (publications, payload_bytes) = (self.publications, self.payload_bytes);
+        Part::Own { bytes: self.shared.bytes.clone(), publications, payload_bytes }
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Client {
     pub(super) expires_at: u32,
     /// The earliest entry of this client in the wheel; later ones are stale.
     pub(super) wheel_at: u32,
+    /// What its unfinished and its held input take, as it was last counted.
+    pub(super) input_bytes: u32,
     pub(super) _permit: Permit,
 }
 
@@ -100,6 +102,14 @@ impl Client {
     /// In how many rooms it is, besides that of everyone, which is the first membership.
     pub(super) fn rooms_joined(&self) -> usize {
         self.memberships.len().saturating_sub(1)
+    }
+
+    /// What its unfinished and its held input take.
+    pub(super) fn input_footprint(&self) -> usize {
+        let held = |held: &Held| {
+            size_of::<Held>() + held.message.as_ref().map_or(0, Vec::capacity) + held.rest.capacity()
+        };
+        self.decoder.pending_bytes() + self.held.as_deref().map_or(0, held)
     }
 
     /// What the messages are that are sent to it.

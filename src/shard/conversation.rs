@@ -64,7 +64,7 @@ impl Shard {
             let limit = self.core.options.message_bytes;
             let rules = Rules::new(limit, client.compression != Compression::Off);
             match client.decoder.decode(&mut input, rules) {
-                Ok(None) => return,
+                Ok(None) => return self.core.count_input(key),
                 Ok(Some(Event::Message { kind, payload })) => {
                     let heard = Heard { kind, payload: &payload, read_at };
                     if self.hear(key, heard, replies) == Flow::Held {
@@ -214,6 +214,7 @@ impl Core {
         if let Some(client) = self.clients.get_mut(key).filter(|client| client.is_open()) {
             client.held = Some(Box::new(held));
             self.held.push_back(key);
+            self.count_input(key);
         }
     }
 

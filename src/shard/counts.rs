@@ -41,6 +41,8 @@ pub(super) struct Counts {
     pub(super) memberships: usize,
     /// The sum of what waits for the clients.
     pub(super) queues: Load,
+    /// The sum of what the clients' unfinished and held input takes, in bytes.
+    pub(super) input: usize,
 }
 
 impl Counts {

@@ -91,7 +91,7 @@ impl Core {
             return;
         }
         self.counts.close_sent.add(code.map_or(CloseSent::Reply, label), 1);
-        if reason == CloseReason::SlowConsumer {
+        if matches!(reason, CloseReason::SlowConsumer | CloseReason::Memory) {
             self.discard_bulk(key, DropReason::BytesLimit);
         }
         let notice = Notice::control(key, frame.into());
@@ -145,6 +145,8 @@ impl Core {
         client.stage = Stage::Leaving { until: now.saturating_add(patience) };
         client.held = None;
         client.decoder = Decoder::default();
+        self.count_input(key);
+        let Some(client) = self.clients.get_mut(key) else { return false };
         let in_rooms = client.endpoint == Endpoint::Ws;
         while let Some(membership) = self.clients[key].memberships.last() {
             self.exit(key, membership.room);
@@ -193,6 +195,7 @@ fn label(code: CloseCode) -> CloseSent {
         CloseCode::PolicyViolation => CloseSent::PolicyViolation,
         CloseCode::MessageTooBig => CloseSent::MessageTooBig,
         CloseCode::Internal => CloseSent::Internal,
+        CloseCode::TryLater => CloseSent::TryLater,
         CloseCode::SlowConsumer => CloseSent::SlowConsumer,
         CloseCode::NoHeartbeat => CloseSent::NoHeartbeat,
         CloseCode::RateLimited => CloseSent::RateLimited,

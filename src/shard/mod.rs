@@ -13,6 +13,7 @@ mod deadline;
 mod draining;
 mod driver;
 mod farewell;
+mod footprint;
 mod inspection;
 mod outbound;
 mod parked;
@@ -37,6 +38,7 @@ use crate::hub::Hub;
 use crate::id::{NodeId, ShardIndex};
 use crate::inbox::Inbox;
 use crate::inspect::Vitals;
+use crate::memory::Account;
 use crate::metrics::ShardMetrics;
 use crate::{http, session, ws};
 
@@ -113,6 +115,8 @@ pub struct Parts {
     pub http: Arc<http::Shared>,
     /// This shard's instruments.
     pub metrics: ShardMetrics,
+    /// What it takes of memory.
+    pub memory: Account,
     /// What others see of this shard.
     pub vitals: Arc<Vitals>,
     /// The process's monotonic time.

@@ -74,10 +74,10 @@ impl Core {
                     if is_direct {
                         return Some(Delivery { client, messages, payload_bytes, is_sample });
                     }
-                    let bytes = self.delivery_bytes().clone();
+                    let bytes = self.keep_delivery();
                     let source = self.delivery_trace().map(|trace| trace.origin.source);
                     if local_overflow == OnOverflow::Disconnect {
-                        self.enqueue(client, bytes, Lane::Bulk, source);
+                        self.enqueue_kept(client, bytes, Lane::Bulk, source);
                     } else {
                         self.park(client, &bytes, source);
                     }
@@ -97,6 +97,12 @@ impl Core {
     pub(super) fn delivery_bytes(&self) -> &Bytes {
         static NOTHING: Bytes = Bytes::new();
         self.ready.front().and_then(|key| self.rooms.get(*key)).map_or(&NOTHING, |local| local.room.bytes())
+    }
+
+    /// The same, counted among what waits.
+    fn keep_delivery(&mut self) -> Bytes {
+        let room = self.ready.front().and_then(|key| self.rooms.get_mut(*key));
+        room.map_or_else(Bytes::new, |local| local.room.keep(&self.meter))
     }
 
     /// The way of what the last [`Core::next_delivery`] delivers.
@@ -124,6 +130,12 @@ impl Core {
     /// Queues whole frames behind what waits already; `source` is who said what is in them, none for replies and
     /// control frames. A full queue closes the client as a slow consumer.
     pub(super) fn enqueue(&mut self, key: ClientKey, frames: Bytes, lane: Lane, source: Option<Source>) {
+        let frames = self.meter.charge(frames);
+        self.enqueue_kept(key, frames, lane, source);
+    }
+
+    /// As [`Core::enqueue`], of what is counted already.
+    fn enqueue_kept(&mut self, key: ClientKey, frames: Bytes, lane: Lane, source: Option<Source>) {
         let limit = self.options.outbound_bytes;
         let stamp = Stamp { since: self.time, source };
         let Some(client) = self.clients.get(key) else { return };
@@ -168,6 +180,7 @@ impl Core {
     /// Makes a Close frame the last of what waits. Messages that wait are dropped, so that it is seen.
     fn enqueue_close(&mut self, key: ClientKey, frame: Bytes) {
         self.discard_bulk(key, DropReason::Closing);
+        let frame = self.meter.charge(frame);
         let stamp = Stamp { since: self.time, source: None };
         self.change_queue(key, |queue, _| queue.close(frame, stamp));
     }
@@ -175,7 +188,9 @@ impl Core {
     /// Drops the messages of rooms and users that wait for a client; one that is partly written stays.
     pub(super) fn discard_bulk(&mut self, key: ClientKey, reason: DropReason) {
         let Some(form) = self.clients.get(key).map(Client::form) else { return };
+        let meter = self.meter.clone();
         self.change_queue(key, |queue, counts| {
+            queue.detach_torn(|frame| meter.charge(Bytes::copy_from_slice(frame)));
             queue.discard_bulk(|frames| counts.drop_frames(reason, form, frames));
         });
     }
@@ -188,6 +203,18 @@ impl Core {
         written: usize,
         lane: Lane,
         source: Option<Source>,
+    ) {
+        let frames = self.meter.charge(frames.clone());
+        self.blocked_kept(key, &frames, written, (lane, source));
+    }
+
+    /// As [`Core::blocked`], of what is counted already.
+    fn blocked_kept(
+        &mut self,
+        key: ClientKey,
+        frames: &Bytes,
+        written: usize,
+        (lane, source): (Lane, Option<Source>),
     ) {
         let now = self.now();
         let place = u32::try_from(self.backlogged.len()).expect("there are fewer clients than that");
@@ -210,11 +237,11 @@ impl Core {
 
     /// As [`Core::blocked`], of the last [`Core::next_delivery`].
     pub(super) fn delivery_blocked(&mut self, key: ClientKey, written: usize) {
-        let frames = self.delivery_bytes().clone();
+        let frames = self.keep_delivery();
         let source = self.delivery_trace().map(|trace| trace.origin.source);
         let room = self.ready.front().and_then(|room| self.rooms.get(*room));
         if room.is_none_or(|local| local.room.overflow() == OnOverflow::Disconnect) {
-            return self.blocked(key, &frames, written, Lane::Bulk, source);
+            return self.blocked_kept(key, &frames, written, (Lane::Bulk, source));
         }
         // What can be left out begins behind the frame that is to be written next.
         let mut next = 0;
@@ -223,7 +250,7 @@ impl Core {
         {
             next += bytes;
         }
-        self.blocked(key, &frames.slice(..next), written, Lane::Bulk, source);
+        self.blocked_kept(key, &frames.slice(..next), written, (Lane::Bulk, source));
         self.park_from(key, &frames, next, source);
     }
 
@@ -243,7 +270,7 @@ impl Core {
         for (offset, about) in local.room.last_given() {
             let Some(bytes) = ws::frame_end(&frames[at..]) else { break };
             if at >= begin {
-                let frame = share_or_copy(frames, at..at + bytes);
+                let frame = self.share_or_copy(frames, at..at + bytes);
                 parked.push(Message { offset, frame, key: about.cloned(), stamp });
             }
             at += bytes;
@@ -274,12 +301,21 @@ impl Core {
                     self.json.clear();
                     protocol::write_gap(&gap, self.timestamp, &mut self.json);
                     let stamp = Stamp { since: self.time, source: None };
-                    (PreparedMessage::text(&self.json).frame().clone(), stamp)
+                    (self.meter.charge(PreparedMessage::text(&self.json).frame().clone()), stamp)
                 }
             };
             // It was within the limit while it was parked.
             self.change_queue(key, |queue, _| queue.push((Lane::Bulk, stamp), frame, 1, usize::MAX));
         }
+    }
+
+    /// A frame out of a buffer. It is shared where it is most of the buffer, so that what waits keeps no more memory than it
+    /// says.
+    fn share_or_copy(&self, buffer: &Bytes, frame: Range<usize>) -> Bytes {
+        if frame.len() >= buffer.len() / 2 {
+            return buffer.slice(frame);
+        }
+        self.meter.charge(Bytes::copy_from_slice(&buffer[frame]))
     }
 
     /// Closes a client that does not take what there is for it.
@@ -371,9 +407,4 @@ impl Core {
         self.counts.queues.replace(before, queue.load(watermark));
         Some(result)
     }
-}
-
-/// A frame out of a buffer. It is shared where it is most of the buffer, so that what waits keeps no more memory than it says.
-fn share_or_copy(buffer: &Bytes, frame: Range<usize>) -> Bytes {
-    if frame.len() >= buffer.len() / 2 { buffer.slice(frame) } else { Bytes::copy_from_slice(&buffer[frame]) }
 }

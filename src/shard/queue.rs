@@ -32,6 +32,8 @@ pub(super) struct Load {
     pub(super) messages: usize,
     /// Queues above the watermark.
     pub(super) slow: usize,
+    /// What the lists take, besides the bytes in them.
+    pub(super) overhead: usize,
 }
 
 /// The worst over queues, which need not be of one.
@@ -84,7 +86,9 @@ impl Queue {
     /// What this queue is of the sum over all. Slow is who has more than `watermark` bytes waiting.
     pub(super) fn load(&self, watermark: usize) -> Load {
         let bytes = self.bytes();
-        Load { bytes, messages: self.messages(), slow: usize::from(bytes > watermark) }
+        let parked = self.parked.as_ref().map_or(0, |parked| parked.footprint() - parked.bytes());
+        let overhead = size_of::<Self>() + self.backlog.footprint_with(0) - self.backlog.bytes() + parked;
+        Load { bytes, messages: self.messages(), slow: usize::from(bytes > watermark), overhead }
     }
 
     /// Leaves out what is parked, the oldest first, until so many more bytes fit, or nothing is parked; returns how many
@@ -163,6 +167,11 @@ impl Queue {
         }
     }
 
+    /// As [`Backlog::detach_torn`].
+    pub(super) fn detach_torn(&mut self, copy: impl FnOnce(&[u8]) -> Bytes) {
+        self.backlog.detach_torn(copy);
+    }
+
     /// As [`Backlog::advance_over`]; `ended` says how many messages are in the frames that ended.
     pub(super) fn advance(&mut self, written: usize, mut ended: impl FnMut(&[u8], Stamp) -> usize) {
         let messages = &mut self.messages;
@@ -176,5 +185,6 @@ impl Load {
         self.bytes = self.bytes - before.bytes + after.bytes;
         self.messages = self.messages - before.messages + after.messages;
         self.slow = self.slow - before.slow + after.slow;
+        self.overhead = self.overhead - before.overhead + after.overhead;
     }
 }

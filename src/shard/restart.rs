@@ -29,7 +29,8 @@ impl Shard {
         let core = &mut new.core;
         core.clients = mem::take(&mut old.clients);
         core.counts = mem::take(&mut old.counts);
-        (core.counts.memberships, core.counts.queues) = (0, Load::default());
+        (core.counts.memberships, core.counts.queues, core.counts.input) = (0, Load::default(), 0);
+        core.meter = old.meter.clone();
         core.counts.replies = Messages::default();
         core.farewells = mem::take(&mut old.farewells);
         core.pings = mem::take(&mut old.pings);
@@ -69,6 +70,7 @@ impl Client {
         self.memberships.clear();
         self.held = None;
         self.decoder = Decoder::default();
+        self.input_bytes = 0;
         self.wheel_at = u32::MAX;
     }
 }

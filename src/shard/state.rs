@@ -17,6 +17,7 @@ use crate::http::Endpoint;
 use crate::hub::{self, Address, Cooling, Hub, Served};
 use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
 use crate::inbox::{Command, Permit, Publication};
+use crate::memory::Meter;
 use crate::metrics::{CloseReason, Compressed, Direction, DropReason, SentType};
 use crate::protocol::{self, Parser, Welcome};
 use crate::session::Session;
@@ -90,6 +91,8 @@ pub(super) struct Core {
     pub(super) rooms: SlotMap<RoomKey, LocalRoom>,
     pub(super) names: HashMap<RoomId, RoomKey, foldhash::fast::RandomState>,
     pub(super) counts: Counts,
+    /// The buffers that wait for clients.
+    pub(super) meter: Meter,
     pub(super) notices: VecDeque<Notice>,
     /// Clients whose input waits for a room to take more.
     pub(super) held: VecDeque<ClientKey>,
@@ -171,6 +174,7 @@ impl Shard {
             rooms,
             names: HashMap::default(),
             counts: Counts::default(),
+            meter: Meter::default(),
             notices: VecDeque::new(),
             held: VecDeque::new(),
             json: Vec::new(),
@@ -223,6 +227,7 @@ impl Core {
             blocked_at: 0,
             expires_at,
             wheel_at: u32::MAX,
+            input_bytes: 0,
             _permit: permit,
         });
         let compressed = match compression {

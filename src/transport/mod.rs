@@ -33,10 +33,15 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpList
     socket.set_nonblocking(true)?;
     // Accepted sockets inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     Ok(socket.into())
 }
+
+/// What the kernel takes of a connection's bytes before they can be sent. Without a bound it takes megabytes for a peer that
+/// does not read, which no limit of the gateway counts.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// One connection's way to its peer; never blocks.
 #[derive(Debug)]

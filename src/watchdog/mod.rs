@@ -134,6 +134,9 @@ impl Driver {
         let since = self.watch.stalled_since().flatten().min();
         self.set(Cause::ShardStalled, stalled(&self.watch, now), since.unwrap_or(now));
         self.set(Cause::Full, full(&self.gate), now);
+        let short = self.gate.is_short_of_memory();
+        let detail = "the connections take more memory than `limits.memory_soft`";
+        self.set(Cause::MemoryShort, short.then(|| detail.to_owned()), now);
     }
 
     fn tell(&self, &Finding { shard, change, lasted }: &Finding) {

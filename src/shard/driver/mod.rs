@@ -28,6 +28,7 @@ use crate::id::{ClientId, ClientKey};
 use crate::inbox::{Command, Inbox, Permit};
 use crate::inspect::Vitals;
 use crate::log::{Repeats, seconds};
+use crate::memory::Account;
 use crate::metrics::LabelValue as _;
 use crate::transport::{Peer, Transport, watch};
 
@@ -71,6 +72,9 @@ const BEHIND_FEW: usize = 1000;
 
 /// How often it does with more of them: every so many beats.
 const MANY_BEHIND_EVERY: u32 = 10;
+
+/// A shard that takes so many bytes more says so before the next beat.
+const FOOTPRINT_STEP: usize = 256 << 10;
 
 /// A turn that begins so much later than it should tells of a process that was stopped, not of silent clients.
 const STANDSTILL: Duration = Duration::from_secs(1);
@@ -129,6 +133,9 @@ struct Driver {
     clock: Clock,
     report: Report,
     vitals: Arc<Vitals>,
+    memory: Account,
+    /// What it takes, as it was last said.
+    said_bytes: usize,
     /// Looks at all rooms that operators have asked for.
     scans: VecDeque<Scan>,
     /// Handshakes that ended while the shard slept.
@@ -148,6 +155,8 @@ struct Driver {
     failing: Repeats,
     /// Lines about times in which it did not come round.
     standing: Repeats,
+    /// Lines about memory that is short.
+    short: Repeats,
     panics: Panics,
     /// Since when it has not slept, or that was last counted.
     awake_since: u64,
@@ -193,11 +202,14 @@ impl Driver {
             expected_at: now,
             yielded_at: 0,
             vitals: parts.vitals,
+            memory: parts.memory,
+            said_bytes: 0,
             scans: VecDeque::new(),
             beat_at: now,
             beats: 0,
             failing: Repeats::default(),
             standing: Repeats::default(),
+            short: Repeats::default(),
             panics: Panics::default(),
             awake_since: now,
         })
@@ -287,6 +299,7 @@ impl Driver {
         self.finish_handshakes();
         self.notices();
         self.deliver();
+        self.keep_within_memory();
         self.reap();
         self.scan();
         self.expected_at = self.clock.now();
@@ -326,6 +339,7 @@ impl Driver {
         self.report.lag(now - self.beat_at);
         self.beat_at = now + BEAT_EVERY;
         self.vitals.beat(now);
+        self.say_footprint();
         let core = &mut self.shard.core;
         core.taps.prune();
         if core.backlogged.len() <= BEHIND_FEW || self.beats.is_multiple_of(MANY_BEHIND_EVERY) {
@@ -366,6 +380,31 @@ impl Driver {
         self.more_events = count == EVENTS_PER_TURN;
         for key in writable {
             self.drain_backlog(key);
+        }
+    }
+
+    fn say_footprint(&mut self) {
+        self.said_bytes = self.shard.core.footprint();
+        self.memory.set(self.said_bytes);
+    }
+
+    /// Looks at what all shards take when this one takes more than before, and at every beat.
+    fn keep_within_memory(&mut self) {
+        let bytes = self.shard.core.footprint();
+        if bytes > self.said_bytes + FOOTPRINT_STEP {
+            self.say_footprint();
+        }
+        let excess = self.memory.excess();
+        if excess == 0 {
+            return;
+        }
+        let closed = self.shard.core.relieve(excess);
+        self.say_footprint();
+        if closed > 0
+            && let Some(left_out) = self.short.admit(self.clock.now())
+        {
+            let shard = self.shard.core.index.0;
+            tracing::warn!(shard, closed, bytes, left_out, "memory is short: who holds most is closed");
         }
     }
 

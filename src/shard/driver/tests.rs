@@ -10,6 +10,7 @@ use crate::drain;
 use crate::hub::{self, Hub};
 use crate::id::{NodeId, RoomKey, ShardIndex};
 use crate::inbox::{Admission, Gate, Limits, Origin, Outlet, Publication};
+use crate::memory::{self, Ledger};
 use crate::metrics::{HttpMetrics, Recorder, ShardMetrics, Source};
 use crate::session;
 use crate::shard::{Heartbeat, Options, Rates};
@@ -88,6 +89,7 @@ impl World {
             session: session::Limits::default(),
             node: NodeId::parse("node").unwrap(),
         });
+        let ledger = Ledger::new(usize::from(shards), memory::Limits::of(usize::MAX));
         let shard = |(index, inbox): (u16, Inbox)| {
             let parts = Parts {
                 index: ShardIndex(index),
@@ -96,6 +98,7 @@ impl World {
                 hub: Arc::clone(&hub),
                 http: Arc::clone(&http),
                 metrics: ShardMetrics::new(&recorder, usize::from(index)),
+                memory: ledger.account(usize::from(index)),
                 vitals: Vitals::new(clock.now()),
                 clock,
             };

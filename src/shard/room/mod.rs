@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use crate::hub::OnOverflow;
 use crate::id::{ClientKey, MessageKey};
 use crate::inbox::{Origin, Publication};
+use crate::memory::Meter;
 
 use super::batch::{Flight, Open, Part, count_for};
 
@@ -313,8 +314,18 @@ impl Room {
     pub fn bytes(&self) -> &Bytes {
         static NOTHING: Bytes = Bytes::new();
         match (&self.own, &self.flight) {
-            (Some(bytes), _) | (None, Some(Flight { bytes, .. })) => bytes,
+            (Some(bytes), _) => bytes,
+            (None, Some(flight)) => &flight.shared.bytes,
             (None, None) => &NOTHING,
+        }
+    }
+
+    /// The bytes of the last [`Step::Deliver`], counted as they are kept for who could not take them.
+    pub fn keep(&mut self, meter: &Meter) -> Bytes {
+        let given = self.bytes().clone();
+        match &mut self.flight {
+            Some(flight) => flight.keep(&given, meter),
+            None => given,
         }
     }
 
@@ -346,7 +357,7 @@ impl Room {
         self.cursor = 0;
         let mut completed = Completed { read_at: u64::MAX, ..Completed::default() };
         if let Some(flight) = self.flight.take() {
-            completed.add(flight.bytes.len(), flight.marks.len(), flight.trace);
+            completed.add(flight.shared.bytes.len(), flight.marks.len(), flight.trace);
             completed.recipients = flight.recipients;
             completed.deliveries = flight.deliveries;
         }

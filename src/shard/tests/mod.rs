@@ -372,6 +372,7 @@ fn coming_and_going_in_any_order_leaves_nothing_behind() {
     assert_eq!((world.hub.rooms(), world.hub.users()), (0, 0));
     assert_eq!((core.clients.len(), core.names.len(), core.rooms.len()), (0, 0, 1));
     assert_eq!((core.counts.memberships, core.counts.queues), (0, Load::default()));
+    assert_eq!((core.meter.bytes(), core.counts.input), (0, 0));
     assert_eq!(world.gate.open(), 0);
 }
 
@@ -415,7 +416,7 @@ fn count(deliveries: &[(ClientKey, Bytes)], client: ClientKey, text: &str) -> us
     mine.map(|(_, frames)| String::from_utf8_lossy(frames).matches(text).count()).sum()
 }
 
-fn close_code(frame: &[u8]) -> u16 {
+pub(super) fn close_code(frame: &[u8]) -> u16 {
     assert_eq!(frame[0], 0x88, "a Close frame");
     u16::from_be_bytes([frame[2], frame[3]])
 }

@@ -130,7 +130,7 @@ impl World {
     }
 
     /// The next delivery, also when a large room has given way before it.
-    pub(super) fn deliver_one(&mut self) -> Option<ClientKey> {
+    pub(in crate::shard) fn deliver_one(&mut self) -> Option<ClientKey> {
         let core = &mut self.shard.core;
         loop {
             let delivery = core.next_delivery(&mut { usize::MAX });
