@@ -33,10 +33,12 @@ pub struct Permissions {
     pub rooms: Option<Vec<String>>,
     /// Whether messages to every connection are allowed, under [`Broadcast::Token`].
     pub may_broadcast: bool,
+    /// The token's own name, by which it can be revoked.
+    pub token_id: Option<Box<str>>,
 }
 
 impl Permissions {
-    /// As a session keeps them: nothing where a token restricts and allows nothing, as without one.
+    /// As a session keeps them: nothing where a token restricts and allows nothing and has no name, as without one.
     pub fn boxed(self) -> Option<Box<Self>> {
         (self != Self::default()).then(|| Box::new(self))
     }
@@ -150,6 +152,11 @@ impl Session {
     /// is allowed.
     pub fn new(client: ClientId, user: UserId, permissions: Option<Box<Permissions>>, ndjson: bool) -> Self {
         Self { client, user, permissions, bad_messages: 0, refused_tokens: 0, ndjson }
+    }
+
+    /// The name of the token that it came in by, or was renewed with, if that has one.
+    pub fn token_id(&self) -> Option<&str> {
+        self.permissions.as_ref()?.token_id.as_deref()
     }
 
     /// Goes on with what another token allows.
@@ -303,7 +310,7 @@ mod tests {
 
     fn only_rooms(patterns: &[&str]) -> Permissions {
         let rooms = patterns.iter().map(|pattern| String::from(*pattern)).collect();
-        Permissions { rooms: Some(rooms), may_broadcast: false }
+        Permissions { rooms: Some(rooms), ..Permissions::default() }
     }
 
     /// Says one message, when in `rooms` rooms, and gives what was replied, and the action as text.
@@ -377,7 +384,7 @@ mod tests {
             );
             action.starts_with("PublishEveryone")
         };
-        let allowed = || Some(Permissions { rooms: None, may_broadcast: true });
+        let allowed = || Some(Permissions { may_broadcast: true, ..Permissions::default() });
         assert!(may(Broadcast::Everyone, None));
         assert!(may(Broadcast::Everyone, Some(Permissions::default())));
         assert!(may(Broadcast::Token, allowed()));

@@ -38,7 +38,7 @@ const TABLE: &[(&str, &str)] = &[
         "shard",
         "id metrics drain clock log memory inspect ws protocol auth history presence session transport inbox http hub",
     ),
-    ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent transport"),
+    ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent transport ws"),
     ("watchdog", "clock log readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
     ("listener", "id inbox transport drain metrics clock log"),

@@ -57,12 +57,12 @@ pub(super) struct Refusal {
 impl Refusal {
     /// The request makes no sense.
     pub(super) fn bad_request(message: String) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error: "bad_request", message, missing_shards: Vec::new() }
+        Self::of(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
     /// No such thing, as all shards say.
     pub(super) fn not_found(message: String) -> Self {
-        Self { status: StatusCode::NOT_FOUND, error: "not_found", message, missing_shards: Vec::new() }
+        Self::of(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     /// One of these shards may have it, but did not say so in time.
@@ -72,8 +72,41 @@ impl Refusal {
 
     /// As many are under way as may be.
     pub(super) fn too_many(message: String) -> Self {
-        let status = StatusCode::TOO_MANY_REQUESTS;
-        Self { status, error: "too_many", message, missing_shards: Vec::new() }
+        Self::of(StatusCode::TOO_MANY_REQUESTS, "too_many", message)
+    }
+
+    /// Not for whoever asks.
+    pub(super) fn forbidden(message: String) -> Self {
+        Self::of(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    /// The body did not come in time.
+    pub(super) fn timeout(message: String) -> Self {
+        Self::of(StatusCode::REQUEST_TIMEOUT, "timeout", message)
+    }
+
+    /// It cannot be done as things are.
+    pub(super) fn conflict(message: String) -> Self {
+        Self::of(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    /// The body is longer than it may be.
+    pub(super) fn too_long(message: String) -> Self {
+        Self::of(StatusCode::PAYLOAD_TOO_LARGE, "too_long", message)
+    }
+
+    /// The body is of another kind.
+    pub(super) fn not_json(message: String) -> Self {
+        Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message)
+    }
+
+    /// A list is full.
+    pub(super) fn no_room(message: String) -> Self {
+        Self::of(StatusCode::INSUFFICIENT_STORAGE, "no_room", message)
+    }
+
+    fn of(status: StatusCode, error: &'static str, message: String) -> Self {
+        Self { status, error, message, missing_shards: Vec::new() }
     }
 
     /// The whole answer.

@@ -6,6 +6,7 @@
 
 mod activity;
 mod answer;
+mod api;
 mod ask;
 mod connections;
 mod health;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::drain;
 use crate::hub::Hub;
@@ -75,6 +77,8 @@ pub struct State {
     pub shards: Vec<Outlet>,
     /// Called before each scrape, to set gauges that others only count; must not block.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// Which tokens count.
+    pub verifier: Arc<Verifier>,
     /// The way to whoever drains the gateway.
     pub drain: drain::Controls,
     /// Times.

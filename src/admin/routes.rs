@@ -10,6 +10,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use crate::metrics::AdminMetrics;
 
 use super::answer::{self, Body, Refusal};
+use super::api::{self, ACTIONS, Action};
 use super::query::Query;
 use super::{Context, connections, health, rooms, scrape, tap};
 
@@ -36,6 +37,7 @@ enum Page {
     Closed,
     Rooms,
     Tap,
+    Drain,
 }
 
 const ROUTES: &[Route] = &[
@@ -64,58 +66,85 @@ const ROUTES: &[Route] = &[
         codes: &[200, 400, 404, 429, 503],
         page: Page::Tap,
     },
+    Route { path: "/api/v1/drain", parameters: Some(&[]), codes: &[200, 400, 503], page: Page::Drain },
 ];
 
 /// Registers the metrics of every kind of request and answer that there can be.
 pub(super) fn register(metrics: &AdminMetrics) {
     for route in ROUTES {
-        for code in route.codes {
-            for method in FETCHES {
-                metrics.register(route.path, method_label(method), *code);
-            }
-        }
-        for method in OTHER_METHODS {
-            metrics.register(route.path, method, StatusCode::METHOD_NOT_ALLOWED.as_u16());
+        for (code, method) in
+            route.codes.iter().flat_map(|code| FETCHES.iter().map(move |method| (code, method)))
+        {
+            metrics.register(route.path, method_label(method), *code);
         }
     }
-    for method in FETCHES.iter().map(method_label).chain(OTHER_METHODS) {
+    for action in ACTIONS {
+        action.codes.iter().for_each(|code| metrics.register(action.path, action.method.as_str(), *code));
+    }
+    let paths = ROUTES.iter().map(|route| route.path).chain(ACTIONS.iter().map(|action| action.path));
+    for path in paths {
+        let allowed = allowed(path);
+        for method in METHODS.iter().filter(|method| !allowed.contains(method)) {
+            metrics.register(path, method, StatusCode::METHOD_NOT_ALLOWED.as_u16());
+        }
+    }
+    for method in METHODS {
         metrics.register(OTHER_ROUTE, method, StatusCode::NOT_FOUND.as_u16());
     }
 }
 
 /// Answers a request, and counts it.
-pub(super) async fn answer(request: &Request<Incoming>, context: &Arc<Context>) -> Response<Body> {
+pub(super) async fn answer(request: Request<Incoming>, context: &Arc<Context>) -> Response<Body> {
     let clock = context.state.clock;
     let begun_at = clock.now();
-    let found = find(request.uri().path());
-    let response = match found {
-        None => answer::text(StatusCode::NOT_FOUND, "not found\n"),
-        Some(_) if !FETCHES.contains(request.method()) => method_not_allowed(),
-        Some((route, segment)) => {
-            let page = page(route, segment, request, context).await;
-            page.unwrap_or_else(|refusal| refusal.response())
+    let method = method_label(request.method());
+    let path = request.uri().path().to_owned();
+    let (label, response) = match find(request.method(), &path) {
+        Found::Nothing => (OTHER_ROUTE, answer::text(StatusCode::NOT_FOUND, "not found\n")),
+        Found::OtherMethod(path) => (path, method_not_allowed(path)),
+        Found::Page(route, segment) => {
+            let page = page(route, segment, &request, context).await;
+            let response = page.unwrap_or_else(|refusal| refusal.response());
+            debug_assert!(route.codes.contains(&response.status().as_u16()), "{}", route.path);
+            (route.path, response)
+        }
+        Found::Action(action) => {
+            let done = api::act(action, request, context).await;
+            let response = done.unwrap_or_else(|refusal| refusal.response());
+            debug_assert!(action.codes.contains(&response.status().as_u16()), "{}", action.path);
+            (action.path, response)
         }
     };
     let seconds = Duration::from_nanos(clock.now().saturating_sub(begun_at)).as_secs_f64();
-    let path = found.map_or(OTHER_ROUTE, |(route, _)| route.path);
-    debug_assert!(found.is_none_or(|(route, _)| route.may_answer(request.method(), response.status())));
-    context.metrics.served(path, method_label(request.method()), response.status().as_u16(), seconds);
+    context.metrics.served(label, method, response.status().as_u16(), seconds);
     response
 }
 
-impl Route {
-    /// Whether the metrics of such an answer are registered.
-    fn may_answer(&self, method: &Method, status: StatusCode) -> bool {
-        if FETCHES.contains(method) {
-            self.codes.contains(&status.as_u16())
-        } else {
-            status == StatusCode::METHOD_NOT_ALLOWED
+/// What there is for a method at a path.
+enum Found<'a> {
+    /// With what stands in the path for the braces.
+    Page(&'static Route, &'a str),
+    Action(&'static Action),
+    /// Only for other methods, at this path of the lists.
+    OtherMethod(&'static str),
+    Nothing,
+}
+
+fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
+    let page = find_page(path);
+    let mut actions = ACTIONS.iter().filter(|action| action.path == path).peekable();
+    let known = page.map(|(route, _)| route.path).or(actions.peek().map(|action| action.path));
+    let Some(known) = known else { return Found::Nothing };
+    match page.filter(|_| FETCHES.contains(method)) {
+        Some((route, segment)) => Found::Page(route, segment),
+        None => {
+            actions.find(|action| action.method == *method).map_or(Found::OtherMethod(known), Found::Action)
         }
     }
 }
 
 /// The route of a path, with what stands there for the braces.
-fn find(path: &str) -> Option<(&'static Route, &str)> {
+fn find_page(path: &str) -> Option<(&'static Route, &str)> {
     ROUTES.iter().find_map(|route| {
         let segment = match route.path.split_once('{') {
             Some((before, _)) => path.strip_prefix(before).filter(|segment| is_segment(segment)),
@@ -148,30 +177,36 @@ async fn page(
         Page::Rooms => rooms::json(state, &query).await,
         Page::Tap if *request.method() == Method::HEAD => tap::head(&query),
         Page::Tap => tap::open(context, &query).await,
+        Page::Drain => api::drain::look(state).await,
     }
 }
 
-fn method_not_allowed() -> Response<Body> {
-    let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+fn method_not_allowed(path: &str) -> Response<Body> {
+    let allowed = allowed(path).join(", ");
+    let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, "use another method, see Allow\n");
+    let allowed = HeaderValue::from_str(&allowed).expect("names of methods are visible ASCII");
+    response.headers_mut().insert(ALLOW, allowed);
     response
+}
+
+/// The methods that there are at a path of the lists.
+fn allowed(path: &str) -> Vec<&'static str> {
+    let has_page = ROUTES.iter().any(|route| route.path == path);
+    let fetches = FETCHES.iter().filter(|_| has_page);
+    let actions = ACTIONS.iter().filter(|action| action.path == path).map(|action| &action.method);
+    fetches.chain(actions).map(Method::as_str).collect()
 }
 
 const FETCHES: &[Method] = &[Method::GET, Method::HEAD];
 
-/// The labels of all other methods.
-const OTHER_METHODS: [&str; 2] = ["POST", "other"];
+/// The labels of methods.
+const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "DELETE", "other"];
 
 /// The label of all other paths.
 const OTHER_ROUTE: &str = "other";
 
 fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        _ => "other",
-    }
+    METHODS.into_iter().find(|label| *label == method.as_str()).unwrap_or("other")
 }
 
 fn is_segment(segment: &str) -> bool {
@@ -184,7 +219,7 @@ mod tests {
 
     #[test]
     fn finds_a_path_as_a_whole_and_what_stands_for_the_braces() {
-        let found = |path| find(path).map(|(route, segment)| (route.path, segment));
+        let found = |path| find_page(path).map(|(route, segment)| (route.path, segment));
 
         assert_eq!(found("/metrics"), Some(("/metrics", "")));
         assert_eq!(found("/metrics/rooms"), Some(("/metrics/rooms", "")));

@@ -70,7 +70,7 @@ async fn converse(stream: TcpStream, activity: Arc<Activity>, context: Arc<Conte
     let service = service_fn(|request| {
         let (context, answering) = (Arc::clone(&context), activity.begin_answer());
         async move {
-            let response = routes::answer(&request, &context).await;
+            let response = routes::answer(request, &context).await;
             Ok::<_, Infallible>(response.map(|body| answering.until_the_end_of(body)))
         }
     });

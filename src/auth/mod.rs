@@ -4,10 +4,12 @@
 //! signatures are left to `jsonwebtoken`, whose checks of the claims would read its own; a token therefore means the same in a test and on the wire.
 
 mod keys;
+pub mod revocations;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,6 +23,7 @@ use crate::id::UserId;
 
 pub use keys::{Algorithm, KeyError, Secret};
 use keys::{Key, keys};
+use revocations::Revocations;
 
 /// How clients prove who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct Options {
     pub leeway: Duration,
     /// Whether a token without `exp` is refused.
     pub require_exp: bool,
+    /// Bounds of what is kept of revoked tokens.
+    pub revocations: revocations::Options,
 }
 
 impl Default for Options {
@@ -54,6 +59,7 @@ impl Default for Options {
             audience: Vec::new(),
             leeway: Duration::ZERO,
             require_exp: true,
+            revocations: revocations::Options::default(),
         }
     }
 }
@@ -75,6 +81,10 @@ pub struct Claims {
     /// Unix seconds from which the token is no longer honoured: `exp`, or that plus the leeway for a token that was
     /// only accepted because of it.
     pub expires_at: Option<u64>,
+    /// When the token was issued, in Unix seconds.
+    pub issued_at: Option<u64>,
+    /// The token's own name, its `jti`.
+    pub token_id: Option<Box<str>>,
     /// The rooms it may enter, `*` standing for any text; `None`: all.
     pub rooms: Option<Vec<String>>,
     /// Whether the token says that it may send to everyone.
@@ -113,6 +123,9 @@ pub enum AuthError {
     /// From another issuer.
     #[error("the token was issued by another party than the one that is accepted here")]
     WrongIssuer,
+    /// It counts no more, as the application said.
+    #[error("the token was revoked")]
+    Revoked,
     /// For another service.
     #[error("the token is meant for another audience")]
     WrongAudience,
@@ -126,6 +139,7 @@ pub struct Verifier {
     audience: Vec<String>,
     leeway: u64,
     require_exp: bool,
+    revocations: Mutex<Revocations>,
 }
 
 impl Verifier {
@@ -146,6 +160,7 @@ impl Verifier {
             audience: options.audience,
             leeway: options.leeway.as_secs(),
             require_exp: options.require_exp,
+            revocations: Mutex::new(Revocations::new(options.revocations)),
         })
     }
 
@@ -156,7 +171,7 @@ impl Verifier {
 
     /// What a client without a token may do, where none is required.
     pub fn anonymous(&self, user: UserId) -> Claims {
-        Claims { user, expires_at: None, rooms: None, broadcast: false }
+        Claims { user, expires_at: None, issued_at: None, token_id: None, rooms: None, broadcast: false }
     }
 
     /// Reads a token; `now` is in Unix seconds.
@@ -176,12 +191,26 @@ impl Verifier {
         let claims: TokenClaims = json(payload)?;
         let expires_at = self.check_time(&claims, now)?;
         self.check_parties(&claims)?;
-        Ok(Claims {
+        let claims = Claims {
             user: user(claims.sub)?,
             expires_at,
+            issued_at: seconds(claims.iat.as_ref(), "iat")?,
+            token_id: token_id(claims.jti)?,
             rooms: rooms(claims.rooms)?,
             broadcast: broadcast(claims.broadcast.as_ref())?,
-        })
+        };
+        if self.is_revoked(&claims) { Err(AuthError::Revoked) } else { Ok(claims) }
+    }
+
+    /// Whether what a token said counts no more, although it did when it was read.
+    pub fn is_revoked(&self, claims: &Claims) -> bool {
+        self.revocations().are_revoked(claims)
+    }
+
+    /// What was revoked; to be held for a moment only.
+    pub fn revocations(&self) -> MutexGuard<'_, Revocations> {
+        // No code panics between two changes that belong together, so that a poisoned list is still whole.
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn key_for(&self, header: &TokenHeader) -> Result<&Key, AuthError> {
@@ -294,6 +323,9 @@ impl Options {
     }
 }
 
+/// Longest `jti`, in bytes: each connection keeps its token's.
+pub const TOKEN_ID_BYTES_MAX: usize = 128;
+
 #[derive(Deserialize)]
 struct TokenHeader {
     alg: String,
@@ -306,6 +338,8 @@ struct TokenClaims {
     sub: Option<Value>,
     exp: Option<Value>,
     nbf: Option<Value>,
+    iat: Option<Value>,
+    jti: Option<Value>,
     iss: Option<Value>,
     aud: Option<Value>,
     rooms: Option<Value>,
@@ -354,6 +388,14 @@ fn rooms(claim: Option<Value>) -> Result<Option<Vec<String>>, AuthError> {
         _ => Err(AuthError::BadClaim("rooms")),
     });
     names.collect::<Result<_, _>>().map(Some)
+}
+
+fn token_id(jti: Option<Value>) -> Result<Option<Box<str>>, AuthError> {
+    match jti {
+        None => Ok(None),
+        Some(Value::String(id)) if id.len() <= TOKEN_ID_BYTES_MAX => Ok(Some(id.into())),
+        Some(_) => Err(AuthError::BadClaim("jti")),
+    }
 }
 
 fn broadcast(claim: Option<&Value>) -> Result<bool, AuthError> {

@@ -174,6 +174,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         auth.leeway,
         "How far the clocks of issuer and gateway may be apart; 0s is strict."
     ),
+    setting!(
+        "auth.revocation_ttl",
+        duration,
+        auth.revocations.ttl,
+        "How long a revocation is kept: at least as long as a token lives."
+    ),
+    setting!(
+        "auth.revocations",
+        count,
+        auth.revocations.entries,
+        "The most revocations that are kept at once; more are refused with 507."
+    ),
     setting!("auth.require_exp", flag, auth.require_exp, "Refuses tokens that never expire."),
     setting!(
         "limits.connections",

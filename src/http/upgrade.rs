@@ -234,6 +234,7 @@ fn result(error: Option<&AuthError>) -> AuthResult {
         Some(AuthError::NotYetValid) => AuthResult::NotYetValid,
         Some(AuthError::WrongIssuer) => AuthResult::WrongIssuer,
         Some(AuthError::WrongAudience) => AuthResult::WrongAudience,
+        Some(AuthError::Revoked) => AuthResult::Revoked,
     }
 }
 

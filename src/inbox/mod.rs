@@ -3,7 +3,7 @@
 //! Everything that other threads want of a shard arrives here. Publications and direct messages are
 //! bounded in bytes and in number: what does not fit is refused to whoever sends, who holds back.
 //! What opens, closes or drains connections or ends the shard is not counted, because it must get through
-//! when a shard is busiest; it is bounded by its sources (the [`Gate`], one disconnect per client, few drains,
+//! when a shard is busiest; it is bounded by its sources (the [`Gate`], operators who wait for an answer, few drains,
 //! one stop), and questions of operators by their number.
 
 mod gate;
@@ -18,11 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-use crate::id::{ClientId, ClientKey, MessageKey, RoomKey};
+use crate::id::{ClientId, ClientKey, MessageKey, RoomKey, UserId};
 use crate::inspect::Question;
-use crate::metrics::Source;
+use crate::metrics::{CloseReason, Source};
 use crate::ws::{CloseCode, PreparedMessage};
 
 pub use gate::{Admission, Gate, PLACES_TO_REFUSE, Permit};
@@ -59,14 +59,14 @@ pub enum Command {
         /// Who said it, and when.
         origin: Origin,
     },
-    /// Close one client's connection.
-    Disconnect {
-        /// Whose; nothing happens when it is gone by now.
-        client: ClientKey,
-        /// The code on the wire.
-        code: CloseCode,
-        /// The reason on the wire.
-        reason: Cow<'static, str>,
+    /// Close some clients' connections.
+    Close {
+        /// Whose.
+        whom: Whom,
+        /// Why.
+        why: Farewell,
+        /// How many that were.
+        answer: oneshot::Sender<usize>,
     },
     /// Close everything, spread evenly over the window; given anew, what is left over the new one.
     Drain {
@@ -79,6 +79,28 @@ pub enum Command {
     Ask(Question),
     /// End the shard's thread at once; what is open is dropped.
     Stop,
+}
+
+/// Whose connections are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// The one with this number.
+    Client(ClientId),
+    /// All of this user.
+    User(UserId),
+    /// All that came in by, or were renewed with, the token of this `jti`.
+    Token(Box<str>),
+}
+
+/// What a client is told when it is closed, and what is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Farewell {
+    /// The code on the wire.
+    pub code: CloseCode,
+    /// The reason on the wire.
+    pub text: Cow<'static, str>,
+    /// The reason in metrics.
+    pub reason: CloseReason,
 }
 
 /// What was said in a room, at its place in the room's order.
@@ -285,7 +307,7 @@ impl Command {
             Self::Publish { publication, .. } => Some(publication.message.frame().len()),
             Self::Direct { message, .. } => Some(message.frame().len()),
             Self::Accept { .. }
-            | Self::Disconnect { .. }
+            | Self::Close { .. }
             | Self::Drain { .. }
             | Self::AbortDrain
             | Self::Ask(_)

@@ -111,6 +111,8 @@ label! {
         Internal = "internal",
         /// It said more than the rates allow.
         RateLimited = "rate_limited",
+        /// Its token was revoked.
+        TokenRevoked = "token_revoked",
         /// Memory was short, and it held much of it.
         Memory = "memory",
     }
@@ -341,6 +343,8 @@ label! {
         WrongIssuer = "wrong_issuer",
         /// For another service.
         WrongAudience = "wrong_audience",
+        /// The application has revoked it.
+        Revoked = "revoked",
     }
 }
 

@@ -97,10 +97,9 @@ async fn serve(config: Config) -> Result<(), Error> {
     let clock = Clock::start();
     let hub = Hub::new(outlets.clone(), config.hub.clone(), clock);
     let verifier = Arc::new(Verifier::new(config.auth.clone())?);
-    let http =
-        http::Shared::new(config.http.clone(), verifier, watch.clone(), HttpMetrics::new(&recorder), clock);
+    let http = shared_by_handshakes(&config, &verifier, watch.clone(), &recorder, clock);
     let ledger = Ledger::new(config.shards, config.memory);
-    let shared = Shared { hub: Arc::clone(&hub), http: Arc::new(http), recorder: recorder.clone(), clock };
+    let shared = Shared { hub: Arc::clone(&hub), http, recorder: recorder.clone(), clock };
     let Shards { threads, vitals } = start_shards(&config, shared, inboxes, &ledger)?;
     let watched = watchdog::Shards::new(&recorder, &outlets, &vitals);
     let ready = Readiness::default();
@@ -112,6 +111,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     let shown = Shown { ledger, ready: ready.clone(), gate: gate.clone(), begun_with: begun_with.clone() };
     let state = admin::State {
         refresh: refresh(&recorder, &metrics, shown, &hub, &watched, clock),
+        verifier: Arc::clone(&verifier),
         drain: controls,
         recorder: recorder.clone(),
         ready: ready.clone(),
@@ -181,6 +181,17 @@ fn bind(addr: SocketAddr) -> Result<Listener, Error> {
 fn inboxes(config: &Config) -> (Vec<Outlet>, Vec<Inbox>) {
     let limits = inbox::Limits { bytes: config.hub.inbox_bytes, ..inbox::Limits::default() };
     (0..config.shards).map(|_| Inbox::pair(limits)).unzip()
+}
+
+fn shared_by_handshakes(
+    config: &Config,
+    verifier: &Arc<Verifier>,
+    watch: drain::Watch,
+    recorder: &Recorder,
+    clock: Clock,
+) -> Arc<http::Shared> {
+    let (options, metrics) = (config.http.clone(), HttpMetrics::new(recorder));
+    Arc::new(http::Shared::new(options, Arc::clone(verifier), watch, metrics, clock))
 }
 
 /// What all shards are given.

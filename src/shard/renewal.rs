@@ -58,10 +58,16 @@ impl Core {
     fn apply_claims(&mut self, key: ClientKey, claims: Claims, expires_in: Option<u64>) {
         let expires_at = self.expiry(expires_in);
         let client = &mut self.clients[key];
-        client.session.permit_as(Permissions { rooms: claims.rooms, may_broadcast: claims.broadcast });
+        client.session.permit_as(permissions(claims));
         client.expires_at = expires_at;
         self.reschedule(key);
     }
+}
+
+/// What a session keeps of a token.
+pub(super) fn permissions(claims: Claims) -> Permissions {
+    let Claims { rooms, broadcast: may_broadcast, token_id, .. } = claims;
+    Permissions { rooms, may_broadcast, token_id }
 }
 
 #[cfg(test)]

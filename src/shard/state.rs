@@ -375,8 +375,9 @@ impl Core {
                 let payload = message.payload().len() as u64;
                 self.counts.samples.message_size[Direction::Sent].record_many(payload, count as u64);
             }
-            Command::Disconnect { client, code, reason } => {
-                self.close(client, code, reason, CloseReason::Kicked);
+            Command::Close { whom, why, answer } => {
+                // Who asked may be gone by now.
+                let _ = answer.send(self.close_all(&whom, &why));
             }
             Command::Drain { window } => self.start_drain(window),
             Command::AbortDrain => self.abort_drain(),

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth;
 use crate::hub;
 use crate::inbox::{Command, Inbox, Limits};
 use crate::inspect::Question;
@@ -92,6 +93,7 @@ fn state(shards: &[Shard], options: Options) -> State {
         hub: Hub::new(shards.clone(), hub::Options::default(), clock),
         shards,
         refresh: Arc::new(|| {}),
+        verifier: Arc::new(Verifier::new(auth::Options::default()).unwrap()),
         drain: drain::controls().0,
         options,
     }
@@ -273,7 +275,7 @@ fn shows_the_series_of_every_kind_of_request_in_the_first_scrape() {
         assert!(page.contains(&format!("\n{series}\n")), "{route}: {page}");
     }
     let requests = page.lines().filter(|line| line.starts_with("fanfare_http_requests_total{")).count();
-    assert_eq!(requests, 72, "a bounded number of kinds");
+    assert_eq!(requests, 123, "a bounded number of kinds");
 }
 
 #[test]

@@ -10,9 +10,11 @@ use tokio::task::JoinError;
 use crate::clock::Clock;
 use crate::http;
 use crate::metrics::CloseReason;
-use crate::session::{Permissions, Session};
+use crate::session::Session;
 use crate::transport::{Peer, Transport};
+use crate::ws::CloseCode;
 
+use super::super::renewal::permissions;
 use super::super::state::Newcomer;
 use super::{Driver, Handshake, Socket};
 
@@ -50,8 +52,9 @@ impl Driver {
         let mut read_ahead = upgraded.read_ahead.to_vec();
         let claims = upgraded.claims;
         let expires_in = claims.expires_at.map(|at| at.saturating_sub(Clock::unix()));
-        let permissions = Permissions { rooms: claims.rooms, may_broadcast: claims.broadcast };
-        let session = Session::new(id, claims.user, permissions.boxed(), upgraded.ndjson);
+        let is_revoked = self.http.verifier().is_revoked(&claims);
+        let user = claims.user.clone();
+        let session = Session::new(id, user, permissions(claims).boxed(), upgraded.ndjson);
         let newcomer = Newcomer {
             session,
             endpoint: upgraded.endpoint,
@@ -72,6 +75,11 @@ impl Driver {
             return;
         }
         self.sockets.insert(key, Socket { transport, queued: false, ended: false, peer });
+        if is_revoked {
+            // By who looked at the clients that were here, while its handshake was under way.
+            let text = "the token was revoked";
+            self.shard.core.close(key, CloseCode::TokenExpired, text, CloseReason::TokenRevoked);
+        }
         self.notices();
         if !read_ahead.is_empty() {
             self.shard.core.counts.wire_received += read_ahead.len() as u64;
