@@ -5,6 +5,7 @@
 //! room's order and puts it into the [`inbox`] of every shard with members, and each [`shard`] writes one shared
 //! buffer to all of them. `ARCHITECTURE.md` has the map.
 
+pub mod admission;
 pub mod clock;
 pub mod id;
 pub mod log;

@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::admission::{Desk, Refuse};
 use crate::clock::Clock;
 use crate::drain;
 use crate::id::ClientId;
@@ -81,7 +82,7 @@ impl Listener {
     /// When the socket cannot be watched.
     pub async fn run(
         self,
-        gate: Gate,
+        (gate, desk): (Gate, Desk),
         shards: Vec<Outlet>,
         mut watch: drain::Watch,
         metrics: ListenerMetrics,
@@ -91,7 +92,7 @@ impl Listener {
         let socket = transport::watch(self.socket, Interest::READABLE)?;
         let ids = ClientIds::new();
         let [failing, full] = Default::default();
-        let mut dispatcher = Dispatcher { gate, shards, metrics, clock, ids, failing, full };
+        let mut dispatcher = Dispatcher { gate, desk, shards, metrics, clock, ids, failing, full };
         tokio::select! {
             () = watch.stopped() => Ok(()),
             result = dispatcher.run(&socket) => result,
@@ -101,6 +102,7 @@ impl Listener {
 
 struct Dispatcher {
     gate: Gate,
+    desk: Desk,
     shards: Vec<Outlet>,
     metrics: ListenerMetrics,
     clock: Clock,
@@ -114,7 +116,7 @@ struct Dispatcher {
 enum Next {
     /// Nobody waits.
     Wait,
-    /// Others get their turn first.
+    /// There may be more, after others had their turn.
     Yield,
     /// Nothing can be accepted for some time.
     Pause,
@@ -131,7 +133,7 @@ impl Dispatcher {
                     pause = PAUSE_MIN;
                 }
                 Next::Yield => {
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(BREATH).await;
                     pause = PAUSE_MIN;
                 }
                 Next::Pause => {
@@ -145,7 +147,7 @@ impl Dispatcher {
     fn accept_some(&mut self, socket: &TcpListener) -> Next {
         for _ in 0..ACCEPTS_PER_TURN {
             match socket.accept() {
-                Ok((stream, _)) => self.dispatch(stream.into()),
+                Ok((stream, peer)) => self.dispatch(stream.into(), peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
                 Err(error) => {
                     let reason = classify(&error);
@@ -162,23 +164,26 @@ impl Dispatcher {
         Next::Yield
     }
 
-    fn dispatch(&mut self, stream: std::net::TcpStream) {
+    fn dispatch(&mut self, stream: std::net::TcpStream, peer: SocketAddr) {
         self.metrics.accepted.increment(1);
-        let (permit, full) = match self.gate.admit() {
-            Admission::Admitted(permit) => (permit, false),
-            Admission::Full(permit) => {
-                self.warn_of_limit();
-                (permit, true)
-            }
-            Admission::Refused => {
-                self.warn_of_limit();
-                return self.metrics.refused.increment(1);
-            }
+        let entered =
+            if self.desk.is_at_the_door() { self.desk.enter(peer.ip(), self.clock.now()) } else { Ok(None) };
+        let (admission, mut refuse) = match &entered {
+            Ok(_) => (self.gate.admit(), None),
+            Err(refuse) => (self.gate.refuse(), Some(*refuse)),
         };
+        if refuse.is_none() && !matches!(admission, Admission::Admitted(_)) {
+            self.warn_of_limit();
+            refuse = Some(Refuse::Full);
+        }
+        let (Admission::Admitted(mut permit) | Admission::Told(mut permit)) = admission else {
+            return self.metrics.refused[refuse.unwrap_or(Refuse::Full).failure()].increment(1);
+        };
+        permit.add(entered.unwrap_or_default());
         let id = self.ids.next();
         let shard = &self.shards[shard_of(id, self.shards.len())];
         let accepted_at = now();
-        let command = Command::Accept { stream, permit, id, full, accepted_at };
+        let command = Command::Accept { stream, peer, permit, id, refuse, accepted_at };
         // A shard takes every connection; one that has ended drops it.
         let _ = shard.push(command);
     }
@@ -244,8 +249,12 @@ fn now() -> Instant {
 /// What may wait to be accepted; the kernel has its own upper bound, `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Sockets accepted before others on the control runtime get their turn.
+/// Sockets accepted at a time. With [`BREATH`] they bound how fast a crowd is let in, which is somewhat faster than a shard can
+/// serve it, so that accepting does not take the processor from those who are here.
 const ACCEPTS_PER_TURN: usize = 64;
+
+/// Between two such turns of a crowd.
+const BREATH: Duration = Duration::from_millis(1);
 
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -256,22 +265,23 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
+    use crate::admission;
     use crate::inbox::{self, Inbox};
     use crate::metrics::Recorder;
 
     #[tokio::test]
     async fn hands_each_connection_to_the_shard_that_its_id_chooses() {
         let (shards, inboxes) = shards(3);
-        let served = Served::start(Gate::new(100), shards);
+        let served = Served::start(Gate::new(100), admission::Options::default(), shards);
 
         let clients: Vec<_> = (0..50).map(|_| served.connect()).collect();
         let mut ids = HashSet::new();
         let mut accepted = Vec::new();
         while ids.len() < clients.len() {
             for (index, inbox) in inboxes.iter().enumerate() {
-                for (id, stream, full) in taken(inbox) {
+                for (id, stream, refuse) in taken(inbox) {
                     assert_eq!(shard_of(id, 3), index);
-                    assert!(!full);
+                    assert_eq!(refuse, None);
                     assert!(ids.insert(id));
                     accepted.push(stream);
                 }
@@ -288,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn marks_connections_over_the_limit_and_closes_those_far_over_it() {
         let (shards, inboxes) = shards(1);
-        let served = Served::start(Gate::new(1), shards);
+        let served = Served::start(Gate::new(1), admission::Options::default(), shards);
         let clients: Vec<_> = (0..2 + inbox::PLACES_TO_REFUSE).map(|_| served.connect()).collect();
 
         let mut fulls = Vec::new();
@@ -297,8 +307,8 @@ mod tests {
             let mut commands = VecDeque::new();
             inboxes[0].take_all(&mut commands);
             for command in commands {
-                let Command::Accept { full, .. } = &command else { panic!("{command:?}") };
-                fulls.push(*full);
+                let Command::Accept { refuse, .. } = &command else { panic!("{command:?}") };
+                fulls.push(*refuse);
                 kept.push_back(command);
             }
             tokio::task::yield_now().await;
@@ -307,8 +317,8 @@ mod tests {
         let read = tokio::task::spawn_blocking(move || io::Read::read(&mut &last, &mut [0]));
 
         assert_eq!(read.await.unwrap().unwrap(), 0, "the last one is closed without a word");
-        assert!(!fulls[0]);
-        assert!(fulls[1..].iter().all(|full| *full));
+        assert_eq!(fulls[0], None);
+        assert!(fulls[1..].iter().all(|refuse| *refuse == Some(Refuse::Full)));
         assert_eq!(fulls.len(), 1 + inbox::PLACES_TO_REFUSE);
         let refused = r#"fanfare_handshake_failures_total{reason="capacity"} 1"#;
         assert!(served.recorder.render().contains(refused), "and counted, as no handshake can");
@@ -347,13 +357,19 @@ mod tests {
 
     impl Served {
         #[expect(clippy::disallowed_methods, reason = "the test awaits its end in `stop`")]
-        fn start(gate: Gate, shards: Vec<Outlet>) -> Self {
+        fn start(gate: Gate, options: admission::Options, shards: Vec<Outlet>) -> Self {
             let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
             let (signal, watch) = drain::pair();
             let recorder = Recorder::new();
             let metrics = ListenerMetrics::new(&recorder);
-            let task = tokio::spawn(listener.run(gate, shards, watch, metrics, Clock::start()));
+            let task = tokio::spawn(listener.run(
+                (gate, Desk::new(options, 100)),
+                shards,
+                watch,
+                metrics,
+                Clock::start(),
+            ));
             Self { address, signal, task, recorder }
         }
 
@@ -372,11 +388,11 @@ mod tests {
         (0..count).map(|_| Inbox::pair(inbox::Limits::default())).unzip()
     }
 
-    fn taken(inbox: &Inbox) -> Vec<(ClientId, TcpStream, bool)> {
+    fn taken(inbox: &Inbox) -> Vec<(ClientId, TcpStream, Option<Refuse>)> {
         let mut commands = VecDeque::new();
         inbox.take_all(&mut commands);
         let accepted = |command| match command {
-            Command::Accept { stream, id, full, .. } => (id, stream, full),
+            Command::Accept { stream, id, refuse, .. } => (id, stream, refuse),
             other => panic!("{other:?}"),
         };
         commands.into_iter().map(accepted).collect()

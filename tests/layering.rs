@@ -17,6 +17,8 @@ const TABLE: &[(&str, &str)] = &[
     // Drivers of several layers stamp what they hand on, so that the times can be compared.
     ("clock", ""),
     ("log", ""),
+    // What refuses a connection says what it is counted as.
+    ("admission", "metrics"),
     ("memory", ""),
     // The queries of clients and of operators are encoded alike.
     ("percent", ""),
@@ -30,27 +32,27 @@ const TABLE: &[(&str, &str)] = &[
     ("presence", "id"),
     ("session", "id protocol ws"),
     ("transport", "metrics"),
-    ("inbox", "id ws transport inspect metrics memory"),
-    ("http", "id auth ws transport metrics drain clock percent"),
+    ("inbox", "id ws transport inspect metrics memory admission"),
+    ("http", "id auth ws transport metrics drain clock percent admission"),
     ("engine", "id history metrics"),
     ("hub", "id ws history presence engine inbox inspect metrics clock"),
     (
         "shard",
-        "id metrics drain clock log memory inspect ws protocol auth history presence session transport inbox http hub",
+        "id metrics drain clock log memory admission inspect ws protocol auth history presence session transport inbox http hub",
     ),
     ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent transport ws"),
     ("watchdog", "clock log readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
-    ("listener", "id inbox transport drain metrics clock log"),
+    ("listener", "id inbox transport drain metrics clock log admission"),
     (
         "config",
-        "id metrics drain memory ws protocol auth history presence session transport inbox http engine hub shard admin \
-         watchdog listener",
+        "id metrics drain memory admission ws protocol auth history presence session transport inbox http engine hub \
+         shard admin watchdog listener",
     ),
     (
         "server",
-        "id metrics drain memory ws protocol auth history presence session transport inbox http engine hub shard admin \
-         listener watchdog config clock log readiness inspect",
+        "id metrics drain memory admission ws protocol auth history presence session transport inbox http engine hub \
+         shard admin listener watchdog config clock log readiness inspect",
     ),
     ("cli", "config"),
     // How lines are written is tested where the parts write theirs; only the process has one place to write them to.

@@ -56,6 +56,13 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
         "limits.memory_soft",
         "is not less than `limits.memory_hard`: connections would be closed while new ones are let in",
     );
+    let proxies = &config.admission.proxies;
+    refuse(
+        (proxies.protocol || proxies.forwarded_for) && proxies.trusted.is_empty(),
+        "proxy.trusted",
+        "is empty, so that no proxy is believed: name the networks of those whose `proxy.protocol` or \
+         `proxy.forwarded_for` is meant",
+    );
     refuse(config.shard.compression.level > 9, "compression.level", "is more than 9");
     refuse(
         config.watchdog.stall < watchdog::LOOK_EVERY * 2,

@@ -22,7 +22,7 @@ use crate::auth::{self, Mode};
 use crate::hub::OnOverflow;
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
-use crate::{http, hub, listener, memory, shard, watchdog, ws};
+use crate::{admission, http, hub, listener, memory, shard, watchdog, ws};
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
@@ -46,6 +46,8 @@ pub struct Config {
     pub auth: auth::Options,
     /// The upgrade.
     pub http: http::Options,
+    /// Limits by address, and proxies.
+    pub admission: admission::Options,
     /// Accepting.
     pub listener: listener::Options,
     /// Connections; the node's name and the sessions' limits as well.
@@ -71,6 +73,7 @@ impl Default for Config {
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
             auth: auth::Options::default(),
             http: demo,
+            admission: admission::Options::default(),
             listener: listener::Options::default(),
             shard: shard::Options {
                 message_bytes: 64 << 10,

@@ -4,7 +4,8 @@ use crate::auth::{Algorithm, Secret};
 use crate::id::NodeId;
 
 use super::value::{
-    Value, address, byte_rate, choice, count, duration, flag, leeway, list, quoted, rate, size, text, window,
+    Value, address, byte_rate, choice, count, duration, flag, leeway, list, most, networks, quoted, rate,
+    size, text, window,
 };
 use super::{Config, check, rooms};
 
@@ -194,6 +195,30 @@ pub(super) static SETTINGS: &[Setting] = &[
         "Connections at once; more are answered 503."
     ),
     setting!(
+        "limits.connections_per_address",
+        rate,
+        admission.connections_per_address,
+        "Connections of one IPv4 address or IPv6 /64; more are answered 429. 0: no limit."
+    ),
+    setting!(
+        "limits.connections_per_user",
+        most,
+        hub.connections_per_user,
+        "Connections of one user; more are closed with 4503. 0: no limit."
+    ),
+    setting!(
+        "limits.handshakes_per_second",
+        rate,
+        admission.handshakes_per_second,
+        "New connections in a second, and as many at once; more are answered 429. 0: no limit."
+    ),
+    setting!(
+        "limits.handshakes_per_second_per_address",
+        rate,
+        admission.handshakes_per_second_per_address,
+        "The same for one IPv4 address or IPv6 /64."
+    ),
+    setting!(
         "limits.message_bytes",
         size,
         shard.message_bytes,
@@ -281,6 +306,24 @@ pub(super) static SETTINGS: &[Setting] = &[
         count,
         shard.compression.level,
         "From 1, the fastest, to 9, the smallest. A message to a room is compressed once for each shard."
+    ),
+    setting!(
+        "proxy.trusted",
+        networks,
+        admission.proxies.trusted,
+        "The networks of the proxies before the gateway, such as \"10.0.0.0/8\"; only they are believed."
+    ),
+    setting!(
+        "proxy.protocol",
+        flag,
+        admission.proxies.protocol,
+        "Whether each connection of theirs begins with a header of the PROXY protocol, version 1 or 2."
+    ),
+    setting!(
+        "proxy.forwarded_for",
+        flag,
+        admission.proxies.forwarded_for,
+        "Whether their X-Forwarded-For names the client: the last address in it that is not in `trusted`."
     ),
     setting!("heartbeat.ping", duration, shard.heartbeat.ping, "Time between two pings to a client."),
     setting!(

@@ -149,6 +149,46 @@ pub(super) mod rate {
     }
 }
 
+/// A number of things, at least one; 0 for any.
+pub(super) mod most {
+    use super::{Value, rate};
+
+    pub(in super::super) fn parse(value: &Value) -> Result<usize, String> {
+        rate::parse(value).map(|most| most.unwrap_or(usize::MAX))
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "all kinds look the same")]
+    pub(in super::super) fn print(value: &usize) -> Option<String> {
+        rate::print(&Some(*value).filter(|most| *most != usize::MAX))
+    }
+}
+
+/// Networks, or single addresses.
+pub(super) mod networks {
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+
+    use super::{Value, list};
+
+    pub(in super::super) fn parse(value: &Value) -> Result<Vec<IpNet>, String> {
+        list::parse(value)?.iter().map(|text| network(text)).collect()
+    }
+
+    pub(in super::super) fn print(value: &[IpNet]) -> Option<String> {
+        let texts: Vec<_> = value.iter().map(ToString::to_string).collect();
+        list::print(&texts)
+    }
+
+    fn network(text: &str) -> Result<IpNet, String> {
+        let single = || text.parse::<IpAddr>().map(IpNet::from).ok();
+        let network = text.parse().ok().or_else(single);
+        network.ok_or_else(|| {
+            format!("`{text}` is no network: write an address, or one with its length as 10.0.0.0/8")
+        })
+    }
+}
+
 /// A number of bytes in a second, as people write it; 0 for any.
 pub(super) mod byte_rate {
     use super::{Value, size};

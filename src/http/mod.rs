@@ -15,13 +15,14 @@ mod upgrade;
 #[cfg(test)]
 mod tests;
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::server::conn::http1;
 
+use crate::admission::{Desk, Place, Refuse};
 use crate::auth::{Claims, Verifier};
 use crate::clock::Clock;
 use crate::drain;
@@ -77,6 +78,7 @@ pub struct Shared {
     options: Options,
     origins: Origins,
     verifier: Arc<Verifier>,
+    desk: Desk,
     drain: drain::Watch,
     metrics: HttpMetrics,
     parser: http1::Builder,
@@ -88,19 +90,33 @@ impl Shared {
     pub fn new(
         options: Options,
         verifier: Arc<Verifier>,
+        desk: Desk,
         drain: drain::Watch,
         metrics: HttpMetrics,
         clock: Clock,
     ) -> Self {
         let origins = Origins::new(&options.origins, options.allow_loopback_origins);
         let parser = upgrade::parser(&options);
-        Self { options, origins, verifier, drain, metrics, parser, clock }
+        Self { options, origins, verifier, desk, drain, metrics, parser, clock }
     }
 
     /// What checks tokens, also those that come later.
     pub fn verifier(&self) -> Arc<Verifier> {
         Arc::clone(&self.verifier)
     }
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket, non-blocking, with nothing read from it.
+    pub stream: TcpStream,
+    /// The other end of it.
+    pub peer: SocketAddr,
+    /// Why its request can only be answered with that, if so.
+    pub refuse: Option<Refuse>,
+    /// From when its time counts.
+    pub accepted_at: Instant,
 }
 
 /// How a handshake ended. Refusals have been counted.
@@ -119,6 +135,10 @@ pub enum Outcome {
 pub struct Upgraded {
     /// The socket, non-blocking, registered nowhere.
     pub stream: TcpStream,
+    /// Who is at the other end, behind what proxies there are.
+    pub peer: SocketAddr,
+    /// Its place among those of its address, where that was not known before.
+    pub place: Option<Place>,
     /// What came behind the request's head: the first bytes of frames.
     pub read_ahead: Bytes,
     /// What it asked for.

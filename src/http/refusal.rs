@@ -8,6 +8,7 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_A
 use hyper::http::response;
 use hyper::{Response, StatusCode};
 
+use crate::admission::Refuse;
 use crate::metrics::{HandshakeFailure, LabelValue as _};
 
 /// Why a request is not served: the answer, and what it is counted as.
@@ -17,6 +18,8 @@ pub(super) struct Refusal {
     failure: HandshakeFailure,
     error: &'static str,
     message: Cow<'static, str>,
+    /// In seconds, where the status asks for it.
+    retry_after: u8,
 }
 
 impl Refusal {
@@ -26,7 +29,7 @@ impl Refusal {
         error: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, failure, error, message: message.into() }
+        Self { status, failure, error, message: message.into(), retry_after: RETRY_AFTER_SECONDS }
     }
 
     /// A request that breaks a rule of HTTP or of the handshake.
@@ -85,9 +88,27 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, HandshakeFailure::Auth, "unauthorized", message)
     }
 
-    pub(super) fn full() -> Self {
-        let message = "the connection limit is reached; come back later";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, HandshakeFailure::Capacity, "full", message)
+    /// One that is not let in, whatever it asks for.
+    pub(super) fn at_the_door(refuse: Refuse) -> Self {
+        let (full, many) = (StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS);
+        let (status, error, message, after) = match refuse {
+            Refuse::Full => {
+                (full, "full", "no more connections are taken; come back later", RETRY_AFTER_SECONDS)
+            }
+            Refuse::Crowd(after) => (full, "overload", "very many come at once; come back later", after),
+            Refuse::AddressLimit => {
+                (many, "address_limit", "too many connections come from this address", RETRY_AFTER_SECONDS)
+            }
+            Refuse::AddressRate => (many, "address_rate", "connections come too fast from this address", 1),
+            Refuse::Rate => (many, "rate", "connections come too fast; come back later", 1),
+        };
+        Self { retry_after: after, ..Self::new(status, refuse.failure(), error, message) }
+    }
+
+    /// A connection of a proxy that does not say for whom it is.
+    pub(super) fn proxy() -> Self {
+        let message = "connections from this address begin with a header of the PROXY protocol";
+        Self::new(StatusCode::BAD_REQUEST, HandshakeFailure::Proxy, "proxy", message)
     }
 
     pub(super) fn draining() -> Self {
@@ -127,7 +148,9 @@ impl Refusal {
                 .header("Sec-WebSocket-Version", "13"),
             StatusCode::UNAUTHORIZED => builder.header(WWW_AUTHENTICATE, "Bearer"),
             StatusCode::METHOD_NOT_ALLOWED => builder.header(ALLOW, "GET"),
-            StatusCode::SERVICE_UNAVAILABLE => builder.header(RETRY_AFTER, RETRY_AFTER_SECONDS),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                builder.header(RETRY_AFTER, u32::from(self.retry_after))
+            }
             _ => builder,
         }
         .header(CONNECTION, "close")
@@ -135,4 +158,4 @@ impl Refusal {
 }
 
 /// Long enough for another node to start, short enough for a person to wait.
-const RETRY_AFTER_SECONDS: u32 = 5;
+const RETRY_AFTER_SECONDS: u8 = 5;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::*;
+use crate::admission;
 use crate::auth;
 use crate::metrics::{HttpMetrics, Recorder};
 
@@ -50,7 +51,7 @@ async fn loses_nothing_of_frames_that_come_later_or_in_great_number() {
         client
     });
 
-    let upgraded = upgraded(handshake(server, &shared, false, started()).await);
+    let upgraded = upgraded(handshake(arrival(server), &shared).await);
     upgraded.stream.set_nonblocking(false).unwrap();
     let mut rest = upgraded.read_ahead.to_vec();
     while rest.len() < frames.len() {
@@ -75,7 +76,7 @@ async fn understands_a_head_in_pieces() {
         client
     });
 
-    let outcome = handshake(server, &shared, false, started()).await;
+    let outcome = handshake(arrival(server), &shared).await;
 
     assert!(matches!(outcome, Outcome::Upgraded(_)), "{outcome:?}");
     drop(peer.join().unwrap());
@@ -183,7 +184,9 @@ async fn lets_only_good_tokens_in() {
     let recorder = Recorder::new();
     let metrics = HttpMetrics::new(&recorder);
     let verifier = Verifier::new(options).unwrap();
-    let shared = Shared::new(Options::default(), Arc::new(verifier), running(), metrics, Clock::start());
+    let desk = Desk::new(admission::Options::default(), 100);
+    let shared =
+        Shared::new(Options::default(), Arc::new(verifier), desk, running(), metrics, Clock::start());
     let with = |header: String| HELLO.replacen("Host: a\r\n", &format!("Host: a\r\n{header}\r\n"), 1);
 
     for request in [
@@ -252,7 +255,7 @@ async fn lets_go_of_those_that_say_nothing_or_never_end() {
         let (mut client, server) = connected();
         client.write_all(said.as_bytes()).unwrap();
 
-        let outcome = handshake(server, &shared, false, started()).await;
+        let outcome = handshake(arrival(server), &shared).await;
 
         assert!(matches!(outcome, Outcome::Refused(HandshakeFailure::Timeout)), "{outcome:?}");
         let mut answer = String::new();
@@ -272,7 +275,7 @@ async fn ends_with_a_peer_that_goes_away() {
         }
         drop(client);
 
-        let outcome = handshake(server, &shared, false, started()).await;
+        let outcome = handshake(arrival(server), &shared).await;
 
         assert!(matches!(outcome, Outcome::Refused(HandshakeFailure::IoError)), "{outcome:?}");
     }
@@ -288,7 +291,7 @@ async fn bounds_what_a_refused_peer_may_go_on_sending() {
         while client.write_all(&chunk).is_ok() {}
     });
 
-    let outcome = handshake(server, &shared, false, started()).await;
+    let outcome = handshake(arrival(server), &shared).await;
 
     assert!(matches!(outcome, Outcome::Refused(HandshakeFailure::BadRequest)), "{outcome:?}");
     peer.join().unwrap();
@@ -307,7 +310,8 @@ async fn talk(request: &[u8], shared: &Shared, full: bool) -> (Outcome, String) 
         client.shutdown(Shutdown::Write).unwrap();
         client
     });
-    let outcome = handshake(server, shared, full, started()).await;
+    let refuse = full.then_some(Refuse::Full);
+    let outcome = handshake(Arrival { refuse, ..arrival(server) }, shared).await;
     if let Outcome::Upgraded(upgraded) = &outcome {
         upgraded.stream.shutdown(Shutdown::Write).unwrap();
     }
@@ -340,12 +344,15 @@ fn shared(options: Options) -> Shared {
 
 fn shared_with(options: Options, auth: auth::Options, watch: drain::Watch) -> Shared {
     let verifier = Verifier::new(auth).unwrap();
-    Shared::new(options, Arc::new(verifier), watch, HttpMetrics::new(&Recorder::new()), Clock::start())
+    let desk = Desk::new(admission::Options::default(), 100);
+    Shared::new(options, Arc::new(verifier), desk, watch, HttpMetrics::new(&Recorder::new()), Clock::start())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the listener's part")]
-fn started() -> Instant {
-    Instant::now()
+fn arrival(stream: TcpStream) -> Arrival {
+    // Unknown once the peer has reset the connection.
+    let peer = stream.peer_addr().unwrap_or((std::net::Ipv4Addr::LOCALHOST, 1).into());
+    Arrival { stream, peer, refuse: None, accepted_at: Instant::now() }
 }
 
 fn connected() -> (TcpStream, TcpStream) {

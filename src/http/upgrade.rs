@@ -8,11 +8,11 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -25,6 +25,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{timeout, timeout_at};
 
+use crate::admission::{Place, Refuse, proxy};
 use crate::auth::{AuthError, Claims};
 use crate::clock::Clock;
 use crate::metrics::{AuthResult, HandshakeFailure};
@@ -37,24 +38,33 @@ use super::identity;
 use super::refusal::Refusal;
 use crate::transport::watch;
 
-use super::{Endpoint, Options, Outcome, Shared, Upgraded};
+use super::{Arrival, Endpoint, Options, Outcome, Shared, Upgraded};
 
 /// Serves the one request of a connection, on a runtime with I/O and time.
 ///
-/// `full` has it answered with 503. The limit on its time counts from `accepted_at`. Safe to cancel, which
-/// closes the connection.
-pub async fn handshake(stream: TcpStream, shared: &Shared, full: bool, accepted_at: Instant) -> Outcome {
+/// Safe to cancel, which closes the connection.
+pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
+    let Arrival { stream, peer, refuse, accepted_at } = arrival;
     let mut link = Link { stream: &stream, watch: None };
     let mut received = Vec::new();
     let deadline = (accepted_at + shared.options.handshake).into();
-    let served = timeout_at(deadline, serve(&mut link, &mut received, shared, full)).await;
+    let served = timeout_at(deadline, serve(&mut link, &mut received, shared, (peer, refuse))).await;
     let failure = match served {
         Ok(Ok(Served::Upgrade { end, admitted })) => {
             drop(link);
             shared.metrics.duration.record(accepted_at.elapsed());
-            let Admitted { endpoint, claims, ndjson, compression } = admitted;
+            let Admitted { peer, place, endpoint, claims, ndjson, compression } = admitted;
             let read_ahead = Bytes::copy_from_slice(&received[end..]);
-            return Outcome::Upgraded(Upgraded { stream, read_ahead, endpoint, claims, ndjson, compression });
+            return Outcome::Upgraded(Upgraded {
+                stream,
+                peer,
+                place,
+                read_ahead,
+                endpoint,
+                claims,
+                ndjson,
+                compression,
+            });
         }
         Ok(Ok(Served::Page)) => {
             link.linger().await;
@@ -103,6 +113,8 @@ enum Served {
 
 /// A request that may become a WebSocket.
 struct Admitted {
+    peer: SocketAddr,
+    place: Option<Place>,
     endpoint: Endpoint,
     claims: Claims,
     ndjson: bool,
@@ -113,11 +125,15 @@ async fn serve(
     link: &mut Link<'_>,
     received: &mut Vec<u8>,
     shared: &Shared,
-    full: bool,
+    (peer, refuse): (SocketAddr, Option<Refuse>),
 ) -> io::Result<Served> {
+    let peer = match read_proxy_header(link, received, shared, peer).await? {
+        Ok(peer) => peer,
+        Err(refusal) => return refused(link, shared, refusal).await,
+    };
     let end = read_head(link, received, &shared.options).await?;
     let answered = end.and_then(|end| {
-        let (answer, admitted) = answer(&received[..end], shared, full)?;
+        let (answer, admitted) = answer(&received[..end], shared, (peer, refuse))?;
         Ok((answer, admitted.map(|admitted| (end, admitted))))
     });
     match answered {
@@ -125,10 +141,37 @@ async fn serve(
             link.write_all(&answer).await?;
             Ok(admitted.map_or(Served::Page, |(end, admitted)| Served::Upgrade { end, admitted }))
         }
-        Err(refusal) => {
-            refusal.log();
-            link.write_all(&print(&shared.parser, &refusal)).await?;
-            Ok(Served::Refusal(refusal.failure()))
+        Err(refusal) => refused(link, shared, refusal).await,
+    }
+}
+
+async fn refused(link: &mut Link<'_>, shared: &Shared, refusal: Refusal) -> io::Result<Served> {
+    refusal.log();
+    link.write_all(&print(&shared.parser, &refusal)).await?;
+    Ok(Served::Refusal(refusal.failure()))
+}
+
+/// Who is at the other end, as its proxy says where there is one. What it says is taken out of what was received.
+async fn read_proxy_header(
+    link: &mut Link<'_>,
+    received: &mut Vec<u8>,
+    shared: &Shared,
+    peer: SocketAddr,
+) -> io::Result<Result<SocketAddr, Refusal>> {
+    if !shared.desk.proxies().expects_header(peer.ip()) {
+        return Ok(Ok(peer));
+    }
+    loop {
+        if link.read(received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match proxy::parse(received) {
+            Ok(None) => {}
+            Ok(Some(header)) => {
+                received.drain(..header.bytes);
+                return Ok(Ok(header.client.unwrap_or(peer)));
+            }
+            Err(_) => return Ok(Err(Refusal::proxy())),
         }
     }
 }
@@ -140,27 +183,32 @@ async fn read_head(
 ) -> io::Result<Result<usize, Refusal>> {
     let mut finder = HeadFinder::default();
     loop {
-        if link.read(received).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        // Something may be there already, behind what a proxy said.
         match finder.find(received, options) {
             Ok(Some(end)) => return Ok(Ok(end)),
             Ok(None) => {}
             Err(refusal) => return Ok(Err(refusal)),
         }
+        if link.read(received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
 }
 
 /// The bytes that answer a head, and what the connection becomes by them.
-fn answer(head: &[u8], shared: &Shared, full: bool) -> Result<(Vec<u8>, Option<Admitted>), Refusal> {
+fn answer(
+    head: &[u8],
+    shared: &Shared,
+    (peer, refuse): (SocketAddr, Option<Refuse>),
+) -> Result<(Vec<u8>, Option<Admitted>), Refusal> {
     if shared.drain.is_draining() {
         return Err(Refusal::draining());
     }
-    if full {
-        return Err(Refusal::full());
+    if let Some(refuse) = refuse {
+        return Err(Refusal::at_the_door(refuse));
     }
     let decided = RefCell::new(None);
-    let output = converse(&shared.parser, head, |request| match respond(request, shared) {
+    let output = converse(&shared.parser, head, |request| match respond(request, shared, peer) {
         Ok((response, admitted)) => {
             decided.replace(Some(Ok(admitted)));
             response
@@ -181,11 +229,13 @@ fn answer(head: &[u8], shared: &Shared, full: bool) -> Result<(Vec<u8>, Option<A
 fn respond<B>(
     mut request: Request<B>,
     shared: &Shared,
+    peer: SocketAddr,
 ) -> Result<(Response<Full<Bytes>>, Option<Admitted>), Refusal> {
     let endpoint = match guard::check(&request, &shared.options)? {
         Route::Demo => return Ok((demo(), None)),
         Route::Upgrade(endpoint) => endpoint,
     };
+    let (peer, place) = enter(&request, shared, peer)?;
     if !shared.origins.allow(request.headers()) {
         return Err(Refusal::origin());
     }
@@ -206,7 +256,24 @@ fn respond<B>(
     if let Some(taken) = taken {
         response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, taken.answer);
     }
-    Ok((response, Some(Admitted { endpoint, claims, ndjson, compression })))
+    Ok((response, Some(Admitted { peer, place, endpoint, claims, ndjson, compression })))
+}
+
+/// Finds the client behind proxies, and lets it in within the limits by address, where that was not done at the door.
+fn enter<B>(
+    request: &Request<B>,
+    shared: &Shared,
+    peer: SocketAddr,
+) -> Result<(SocketAddr, Option<Place>), Refusal> {
+    if shared.desk.is_at_the_door() {
+        return Ok((peer, None));
+    }
+    let values = request.headers().get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let client = shared.desk.proxies().client(peer.ip(), values);
+    // The port is that of the proxy's connection, and none of the client's.
+    let peer = if client == peer.ip() { peer } else { SocketAddr::new(client, 0) };
+    let place = shared.desk.enter(client, shared.clock.now()).map_err(Refusal::at_the_door)?;
+    Ok((peer, place))
 }
 
 /// Finds out who asks, and counts how the check of a token ended.
@@ -374,6 +441,8 @@ impl Link<'_> {
         }
     }
 }
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 const DEMO: &str = include_str!("demo.html");
 

@@ -73,8 +73,14 @@ impl Directory {
         });
     }
 
-    pub(super) fn connect(&self, user: &UserId, address: Address) {
-        self.users.entry(user.clone()).or_default().push(address);
+    /// Adds a connection of a user; false when it has as many as `most`.
+    pub(super) fn connect(&self, user: &UserId, address: Address, most: usize) -> bool {
+        let mut addresses = self.users.entry(user.clone()).or_default();
+        let may_connect = addresses.len() < most;
+        if may_connect {
+            addresses.push(address);
+        }
+        may_connect
     }
 
     pub(super) fn disconnect(&self, user: &UserId, address: Address) {
@@ -137,9 +143,10 @@ mod tests {
         let user = UserId::parse("ada").unwrap();
         let addresses = [address(0, 1), address(1, 1), address(0, 2)];
         for address in addresses {
-            directory.connect(&user, address);
+            assert!(directory.connect(&user, address, 3));
         }
 
+        assert!(!directory.connect(&user, address(0, 9), 3), "as many as a user may have");
         let mut found = directory.addresses(&user).to_vec();
         found.sort_by_key(|address| (address.client, address.shard));
         assert_eq!(found, [address(0, 1), address(1, 1), address(0, 2)]);

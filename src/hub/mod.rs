@@ -35,13 +35,20 @@ pub struct Options {
     /// Bytes of one room that may be on their way to one shard: in its inbox, or in the room's open
     /// batch. Keeps one loud room from taking the whole inbox.
     pub room_pending_bytes: usize,
+    /// The most connections of one user.
+    pub connections_per_user: usize,
     /// How rooms are run.
     pub rooms: Rules,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { inbox_bytes: 16 << 20, room_pending_bytes: 4 << 20, rooms: Rules::default() }
+        Self {
+            inbox_bytes: 16 << 20,
+            room_pending_bytes: 4 << 20,
+            connections_per_user: usize::MAX,
+            rooms: Rules::default(),
+        }
     }
 }
 
@@ -64,9 +71,9 @@ impl Hub {
         Arc::new(Self { shards, directory: Directory::default(), everyone, epochs, options, clock })
     }
 
-    /// Adds a connection to its user's.
-    pub fn connect(&self, user: &UserId, address: Address) {
-        self.directory.connect(user, address);
+    /// Adds a connection to its user's; false when that has as many as a user may have.
+    pub fn connect(&self, user: &UserId, address: Address) -> bool {
+        self.directory.connect(user, address, self.options.connections_per_user)
     }
 
     /// Takes a connection from its user's, and forgets the user with the last one.

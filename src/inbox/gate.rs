@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::admission::Place;
 use crate::memory::Ledger;
 
 /// Counts connections against their limit.
@@ -25,8 +26,8 @@ pub const PLACES_TO_REFUSE: usize = 16;
 pub enum Admission {
     /// It is served.
     Admitted(Permit),
-    /// It is told that the gateway is full, or short of memory, and closed.
-    Full(Permit),
+    /// It is only told why, and closed.
+    Told(Permit),
     /// It is closed at once: even the places to refuse are taken.
     Refused,
 }
@@ -46,13 +47,12 @@ impl Gate {
     /// Asks for a place.
     pub fn admit(&self) -> Admission {
         let limit = if self.is_short_of_memory() { 0 } else { self.limit };
-        if let Some(permit) = Permit::take(&self.open, limit) {
-            Admission::Admitted(permit)
-        } else if let Some(permit) = Permit::take(&self.refused, PLACES_TO_REFUSE) {
-            Admission::Full(permit)
-        } else {
-            Admission::Refused
-        }
+        Permit::take(&self.open, limit).map_or_else(|| self.refuse(), Admission::Admitted)
+    }
+
+    /// Asks for a place to be told why it is not let in.
+    pub fn refuse(&self) -> Admission {
+        Permit::take(&self.refused, PLACES_TO_REFUSE).map_or(Admission::Refused, Admission::Told)
     }
 
     /// Whether nobody is let in because connections take too much memory.
@@ -73,19 +73,28 @@ impl Gate {
 
 /// The place of one connection, free again when this is dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
+pub struct Permit {
+    places: Arc<AtomicUsize>,
+    /// Its place among those of its address.
+    of_address: Option<Place>,
+}
 
 impl Permit {
     fn take(places: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
         let more = |taken| (taken < limit).then_some(taken + 1);
         places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self(Arc::clone(places)))
+        Some(Self { places: Arc::clone(places), of_address: None })
+    }
+
+    /// Adds a place among those of its address, which is free again when this one is.
+    pub fn add(&mut self, of_address: Option<Place>) {
+        self.of_address = of_address.or_else(|| self.of_address.take());
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.places.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -104,14 +113,14 @@ mod tests {
 
         let full: Vec<_> = (0..PLACES_TO_REFUSE).map(|_| gate.admit()).collect();
 
-        assert!(full.iter().all(|admission| matches!(admission, Admission::Full(_))));
+        assert!(full.iter().all(|admission| matches!(admission, Admission::Told(_))));
         assert!(matches!(gate.admit(), Admission::Refused));
         assert_eq!(gate.open(), 2);
         drop(first);
         let _third = admitted(&gate);
         assert!(matches!(gate.admit(), Admission::Refused));
         drop(full);
-        assert!(matches!(gate.admit(), Admission::Full(_)));
+        assert!(matches!(gate.admit(), Admission::Told(_)));
     }
 
     #[test]
@@ -121,7 +130,7 @@ mod tests {
         let _first = admitted(&gate);
 
         ledger.account(0).set(101);
-        assert!(matches!(gate.admit(), Admission::Full(_)));
+        assert!(matches!(gate.admit(), Admission::Told(_)));
         ledger.account(0).set(100);
 
         admitted(&gate);

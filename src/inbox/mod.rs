@@ -13,13 +13,14 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::mem;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
+use crate::admission::Refuse;
 use crate::id::{ClientId, ClientKey, MessageKey, RoomKey, UserId};
 use crate::inspect::Question;
 use crate::metrics::{CloseReason, Source};
@@ -34,12 +35,14 @@ pub enum Command {
     Accept {
         /// The socket, non-blocking, with nothing read from it.
         stream: TcpStream,
+        /// The other end of it.
+        peer: SocketAddr,
         /// The place it occupies; to be dropped when the connection is closed.
         permit: Permit,
         /// The identity given to it, which chose this shard.
         id: ClientId,
-        /// Whether the gateway is full, so that the request can only be answered with 503.
-        full: bool,
+        /// Why the request can only be answered with that, if so.
+        refuse: Option<Refuse>,
         /// When it was accepted; the handshake limit counts from here.
         accepted_at: Instant,
     },

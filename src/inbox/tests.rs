@@ -163,9 +163,9 @@ fn direct(payload_bytes: usize, born: u64) -> Command {
 fn accept(gate: &Gate) -> Command {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let accepted_at = test_now();
+    let (peer, accepted_at) = (stream.peer_addr().unwrap(), test_now());
     let Admission::Admitted(permit) = gate.admit() else { panic!("not admitted") };
-    Command::Accept { stream, permit, id: ClientId(1), full: false, accepted_at }
+    Command::Accept { stream, peer, permit, id: ClientId(1), refuse: None, accepted_at }
 }
 
 #[test]

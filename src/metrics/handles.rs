@@ -302,7 +302,7 @@ pub struct ListenerMetrics {
     /// Failures to accept.
     pub errors: Family<AcceptError, Counter>,
     /// Connections closed unanswered, since even the places to refuse were taken.
-    pub refused: Counter,
+    pub refused: Family<HandshakeFailure, Counter>,
     /// The connection limit.
     pub limit: Gauge,
 }
@@ -313,8 +313,7 @@ impl ListenerMetrics {
         Self {
             accepted: recorder.counter(&table::ACCEPTED, &[("listener", "public")]),
             errors: recorder.counters(&table::ACCEPT_ERRORS),
-            refused: recorder
-                .counter(&table::HANDSHAKE_FAILURES, &[("reason", HandshakeFailure::Capacity.as_str())]),
+            refused: recorder.counters(&table::HANDSHAKE_FAILURES),
             limit: recorder.gauge(&table::CONNECTIONS_LIMIT, &[]),
         }
     }

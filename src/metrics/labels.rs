@@ -113,6 +113,8 @@ label! {
         RateLimited = "rate_limited",
         /// Its token was revoked.
         TokenRevoked = "token_revoked",
+        /// Its user has as many connections as a user may have.
+        UserLimit = "user_limit",
         /// Memory was short, and it held much of it.
         Memory = "memory",
     }
@@ -137,6 +139,16 @@ label! {
         Capacity = "capacity",
         /// The gateway was shutting down.
         Draining = "draining",
+        /// A crowd came, and this connection waited too long for its turn.
+        Overload = "overload",
+        /// Its address has as many connections as it may have.
+        AddressLimit = "address_limit",
+        /// Its address begins connections too fast.
+        AddressRate = "address_rate",
+        /// All together begin connections too fast.
+        Rate = "rate",
+        /// What a proxy should have said first was not there.
+        Proxy = "proxy",
         /// The connection broke.
         IoError = "io_error",
     }
@@ -297,6 +309,8 @@ label! {
         TokenExpired = "4500",
         /// The application's wish.
         Disconnected = "4501",
+        /// Too many connections of one user.
+        TooManyConnections = "4503",
         /// The answer to a client's Close, which repeats its code.
         Reply = "reply",
         /// Any other.

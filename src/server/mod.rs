@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::admin;
+use crate::admission::Desk;
 use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -97,14 +98,15 @@ async fn serve(config: Config) -> Result<(), Error> {
     let clock = Clock::start();
     let hub = Hub::new(outlets.clone(), config.hub.clone(), clock);
     let verifier = Arc::new(Verifier::new(config.auth.clone())?);
-    let http = shared_by_handshakes(&config, &verifier, watch.clone(), &recorder, clock);
+    let connections = connections_that_fit(config.listener.connections, config.shards);
+    let desk = Desk::new(config.admission.clone(), connections);
+    let http = shared_by_handshakes(&config, &verifier, &desk, watch.clone(), (&recorder, clock));
     let ledger = Ledger::new(config.shards, config.memory);
     let shared = Shared { hub: Arc::clone(&hub), http, recorder: recorder.clone(), clock };
     let Shards { threads, vitals } = start_shards(&config, shared, inboxes, &ledger)?;
     let watched = watchdog::Shards::new(&recorder, &outlets, &vitals);
     let ready = Readiness::default();
     ready.block(Cause::Starting, "connections are not accepted yet", clock.now());
-    let connections = connections_that_fit(config.listener.connections, config.shards);
     let gate = Gate::new(connections).with_memory(ledger.clone());
     let begun_with = BegunWith::default();
     let (controls, mut orders) = drain::controls();
@@ -130,7 +132,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     let _watchdog = start_watchdog(&config, watched, gate.clone(), ready.clone(), clock);
     log_start(&config, public, admin.addr(), connections);
     ready.clear(Cause::Starting);
-    let accept = listener.run(gate.clone(), outlets.clone(), watch, accepting, clock);
+    let accept = listener.run((gate.clone(), desk), outlets.clone(), watch, accepting, clock);
     tokio::pin!(accept);
     let mut shards = watch_over(threads);
     let window = config.drain_window;
@@ -186,12 +188,12 @@ fn inboxes(config: &Config) -> (Vec<Outlet>, Vec<Inbox>) {
 fn shared_by_handshakes(
     config: &Config,
     verifier: &Arc<Verifier>,
+    desk: &Desk,
     watch: drain::Watch,
-    recorder: &Recorder,
-    clock: Clock,
+    (recorder, clock): (&Recorder, Clock),
 ) -> Arc<http::Shared> {
     let (options, metrics) = (config.http.clone(), HttpMetrics::new(recorder));
-    Arc::new(http::Shared::new(options, Arc::clone(verifier), watch, metrics, clock))
+    Arc::new(http::Shared::new(options, Arc::clone(verifier), desk.clone(), watch, metrics, clock))
 }
 
 /// What all shards are given.

@@ -219,6 +219,7 @@ fn label(code: CloseCode) -> CloseSent {
         CloseCode::RateLimited => CloseSent::RateLimited,
         CloseCode::TokenExpired => CloseSent::TokenExpired,
         CloseCode::Disconnected => CloseSent::Disconnected,
+        CloseCode::TooManyConnections => CloseSent::TooManyConnections,
         _ => CloseSent::Other,
     }
 }

@@ -235,8 +235,12 @@ impl Core {
             Compression::FromClient | Compression::Both => Compressed::Deflate,
         };
         self.counts.opened.add(compressed, 1);
-        if endpoint == Endpoint::Ws {
-            self.hub.connect(&user, Address { shard: self.index, client: key });
+        let may_connect =
+            endpoint != Endpoint::Ws || self.hub.connect(&user, Address { shard: self.index, client: key });
+        if !may_connect {
+            let text = "the user has as many connections as a user may have";
+            self.close(key, CloseCode::TooManyConnections, text, CloseReason::UserLimit);
+        } else if endpoint == Endpoint::Ws {
             let position = self.rooms[self.everyone].hub.position();
             self.enter(key, self.everyone, position.offset);
             self.welcome(key);

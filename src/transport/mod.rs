@@ -114,20 +114,15 @@ impl Transport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     ip: [u8; 16],
-    /// 0 when nothing is known.
+    /// 0 when it is not known.
     port: u16,
 }
 
 impl Peer {
-    /// That of an open socket; nothing when it is broken already.
-    pub fn of(stream: &std::net::TcpStream) -> Self {
-        stream.peer_addr().map(Self::from).unwrap_or_default()
-    }
-
     /// Its address, if that is known.
     pub fn addr(self) -> Option<SocketAddr> {
         let ip = IpAddr::from(self.ip).to_canonical();
-        (self.port != 0).then(|| SocketAddr::new(ip, self.port))
+        (!ip.is_unspecified()).then(|| SocketAddr::new(ip, self.port))
     }
 }
 

@@ -1,14 +1,20 @@
 //! From an accepted socket to a client of the shard.
 
 use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use mio::{Interest, Token};
 use slotmap::Key;
 use tokio::task::JoinError;
 
+use crate::admission::Refuse;
 use crate::clock::Clock;
 use crate::http;
+use crate::id::ClientId;
+use crate::inbox::Permit;
 use crate::metrics::CloseReason;
 use crate::session::Session;
 use crate::transport::{Peer, Transport};
@@ -16,29 +22,66 @@ use crate::ws::CloseCode;
 
 use super::super::renewal::permissions;
 use super::super::state::Newcomer;
+use super::turnstile::{TURN_NANOS, Throttled};
 use super::{Driver, Handshake, Socket};
 
+/// How long a connection may wait for its handshake to begin; what waits longer, in a crowd, is told to come back later, which
+/// costs less than to let it in.
+const ARRIVAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Over so many seconds those come back who were told to.
+const RETURN_SECONDS_MAX: u64 = 10;
+
+/// A connection whose handshake has not begun, with its place and its number.
+pub(super) type Waiting = (http::Arrival, Permit, ClientId);
+
 impl Driver {
-    pub(super) fn finish_handshakes(&mut self) {
+    /// Begins and ends handshakes, for so long as one turn allows.
+    pub(super) fn let_in(&mut self) {
         while let Some(done) = self.handshakes.try_join_next() {
             self.finished.push_back(done);
         }
-        while let Some(done) = self.finished.pop_front() {
-            self.finish_handshake(done);
+        self.turnstile.open();
+        if self.finished.is_empty() && self.newcomers.is_empty() {
+            return;
+        }
+        let until = self.clock.now().saturating_add(TURN_NANOS);
+        while self.clock.now() < until {
+            if let Some(done) = self.finished.pop_front() {
+                self.finish_handshake(done);
+            } else if let Some(arrival) = self.newcomers.pop_front() {
+                self.begin_handshake(arrival);
+            } else {
+                return;
+            }
         }
     }
 
+    fn begin_handshake(&mut self, (mut arrival, permit, id): Waiting) {
+        if arrival.accepted_at.elapsed() > ARRIVAL_PATIENCE && arrival.refuse.is_none() {
+            // Each at another time, so that they do not come back together.
+            arrival.refuse =
+                Some(Refuse::Crowd(1 + u8::try_from(id.0 % RETURN_SECONDS_MAX).unwrap_or_default()));
+        }
+        let shared = Arc::clone(&self.http);
+        self.start_handshake(Box::pin(async move { (http::handshake(arrival, &shared).await, id, permit) }));
+    }
+
     /// Most requests are there when their connection is: those need no task, and leave no memory behind.
-    pub(super) fn start_handshake(&mut self, mut handshake: Pin<Box<dyn Future<Output = Handshake>>>) {
+    fn start_handshake(&mut self, mut handshake: Pin<Box<dyn Future<Output = Handshake>>>) {
         match handshake.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             // The task polls again first, so that nothing depends on the waker that was not there.
-            Poll::Pending => drop(self.handshakes.spawn_local(handshake)),
+            Poll::Pending => {
+                let turnstile = Rc::clone(&self.turnstile);
+                let throttled = Throttled { inner: handshake, turnstile, clock: self.clock };
+                drop(self.handshakes.spawn_local(throttled));
+            }
             Poll::Ready(done) => self.finish_handshake(Ok(done)),
         }
     }
 
     pub(super) fn finish_handshake(&mut self, done: Result<Handshake, JoinError>) {
-        let (upgraded, id, permit) = match done {
+        let (upgraded, id, mut permit) = match done {
             Ok((http::Outcome::Upgraded(upgraded), id, permit)) => (upgraded, id, permit),
             Ok(_) => return,
             Err(error) => {
@@ -49,6 +92,7 @@ impl Driver {
                 return self.report.panicked();
             }
         };
+        permit.add(upgraded.place);
         let mut read_ahead = upgraded.read_ahead.to_vec();
         let claims = upgraded.claims;
         let expires_in = claims.expires_at.map(|at| at.saturating_sub(Clock::unix()));
@@ -62,7 +106,7 @@ impl Driver {
             expires_in,
             permit,
         };
-        let peer = Peer::of(&upgraded.stream);
+        let peer = Peer::from(upgraded.peer);
         let mut transport = Transport::plain(upgraded.stream);
         let key = self.shard.core.admit(newcomer);
         let token = Token(usize::try_from(key.data().as_ffi()).expect("a 64-bit system"));

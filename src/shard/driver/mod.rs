@@ -9,9 +9,11 @@ mod input;
 mod output;
 mod questions;
 mod recovery;
+mod turnstile;
 
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -37,8 +39,10 @@ use super::report::Report;
 use super::state::Shard;
 use super::wheel::{TICK, ticks_passed};
 
+use handshakes::Waiting;
 use questions::Scan;
 use recovery::Panics;
+use turnstile::Turnstile;
 
 /// What one read takes at most, and the size of the buffer that all connections of a shard share.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -127,6 +131,7 @@ struct Driver {
     inbox: Inbox,
     commands: VecDeque<Command>,
     handshakes: JoinSet<Handshake>,
+    turnstile: Rc<Turnstile>,
     http: Arc<http::Shared>,
     scratch: Box<[u8]>,
     replies: Vec<u8>,
@@ -138,6 +143,8 @@ struct Driver {
     said_bytes: usize,
     /// Looks at all rooms that operators have asked for.
     scans: VecDeque<Scan>,
+    /// Connections whose handshake has not begun.
+    newcomers: VecDeque<Waiting>,
     /// Handshakes that ended while the shard slept.
     finished: VecDeque<Result<Handshake, JoinError>>,
     /// Events may be left in the poller.
@@ -191,11 +198,13 @@ impl Driver {
             inbox: parts.inbox,
             commands: VecDeque::new(),
             handshakes: JoinSet::new(),
+            turnstile: Rc::default(),
             http: parts.http,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             replies: Vec::new(),
             clock: parts.clock,
             report: Report::new(parts.metrics),
+            newcomers: VecDeque::new(),
             finished: VecDeque::new(),
             more_events: true,
             retry_at: 0,
@@ -228,7 +237,7 @@ impl Driver {
                     self.count_busy(now);
                     self.publish();
                 }
-                if now - self.yielded_at >= RUNTIME_EVERY {
+                if now - self.yielded_at >= RUNTIME_EVERY || self.turnstile.is_waited_for() {
                     self.yielded_at = now;
                     tokio::task::yield_now().await;
                 }
@@ -253,6 +262,7 @@ impl Driver {
                 self.more_events = true;
             },
             () = self.inbox.notified() => {}
+            () = self.turnstile.stopped() => {}
             Some(done) = self.handshakes.join_next() => self.finished.push_back(done),
             () = tokio::time::sleep(sleep) => {}
         }
@@ -283,6 +293,8 @@ impl Driver {
             || !self.readable.is_empty()
             || !self.commands.is_empty()
             || !self.finished.is_empty()
+            || !self.newcomers.is_empty()
+            || self.turnstile.is_waited_for()
             || !self.scans.is_empty()
             || self.shard.core.has_deliveries()
     }
@@ -296,7 +308,7 @@ impl Driver {
         if self.apply() == Next::End {
             return Next::End;
         }
-        self.finish_handshakes();
+        self.let_in();
         self.notices();
         self.deliver();
         self.keep_within_memory();
@@ -422,11 +434,9 @@ impl Driver {
             let Some(command) = self.commands.pop_front() else { break };
             match command {
                 Command::Stop => return Next::End,
-                Command::Accept { stream, permit, id, full, accepted_at } => {
-                    let shared = Arc::clone(&self.http);
-                    self.start_handshake(Box::pin(async move {
-                        (http::handshake(stream, &shared, full, accepted_at).await, id, permit)
-                    }));
+                Command::Accept { stream, peer, permit, id, refuse, accepted_at } => {
+                    let arrival = http::Arrival { stream, peer, refuse, accepted_at };
+                    self.newcomers.push_back((arrival, permit, id));
                 }
                 Command::Ask(question) => self.ask(question),
                 other => self.shard.core.apply(other),

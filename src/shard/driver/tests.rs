@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use super::*;
+use crate::admission;
 use crate::auth::{self, Verifier};
 use crate::drain;
 use crate::hub::{self, Hub};
@@ -78,7 +79,9 @@ impl World {
         let hub = Hub::new(outlets.clone(), hub::Options::default(), clock);
         let verifier = Arc::new(Verifier::new(auth::Options::default()).unwrap());
         let metrics = HttpMetrics::new(&recorder);
-        let http = Arc::new(http::Shared::new(http::Options::default(), verifier, watch, metrics, clock));
+        let desk = admission::Desk::new(admission::Options::default(), 100);
+        let http =
+            Arc::new(http::Shared::new(http::Options::default(), verifier, desk, watch, metrics, clock));
         let options = Arc::new(Options {
             message_bytes: 64 << 10,
             outbound_bytes: 1 << 20,
@@ -122,7 +125,9 @@ impl World {
         let Admission::Admitted(permit) = self.gate.admit() else { panic!("the gate is open") };
         self.ids += 1;
         let (id, accepted_at) = (ClientId(self.ids), test_now());
-        self.outlets[shard].push(Command::Accept { stream, permit, id, full: false, accepted_at }).unwrap();
+        let peer = stream.peer_addr().unwrap();
+        let accept = Command::Accept { stream, peer, permit, id, refuse: None, accepted_at };
+        self.outlets[shard].push(accept).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
