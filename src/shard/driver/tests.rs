@@ -56,6 +56,24 @@ fn a_shard_that_panics_again_and_again_ends() {
     assert!(world.shows("fanfare_shard_panics_total{shard=\"0\"} 6"));
 }
 
+#[test]
+fn who_waited_too_long_for_a_turn_is_told_to_come_back_at_a_time_of_its_own() {
+    let mut world = World::start(1);
+    let mut here = world.connect(0);
+    let long_ago = test_now().checked_sub(Duration::from_millis(1500)).unwrap();
+    let mut times = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        let (head, _) = world.arrive(0, long_ago);
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        let after = head.lines().find_map(|line| line.strip_prefix("Retry-After: ")).unwrap();
+        times.insert(after.parse::<u64>().unwrap());
+    }
+    assert_eq!(times, (1..=10).collect());
+    here.ping();
+    world.wait_until(|world| world.shows("fanfare_handshake_failures_total{reason=\"overload\"} 10"));
+    world.stop();
+}
+
 struct World {
     outlets: Vec<Outlet>,
     threads: Vec<JoinHandle<()>>,
@@ -115,6 +133,14 @@ impl World {
 
     /// A client of this shard that was welcomed.
     fn connect(&mut self, shard: usize) -> Client {
+        let (head, mut client) = self.arrive(shard, test_now());
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(client.text().contains("welcome"));
+        client
+    }
+
+    /// A connection to this shard that was accepted then, and the head of the answer to its request.
+    fn arrive(&mut self, shard: usize, accepted_at: Instant) -> (String, Client) {
         let mut client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let hello = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -124,8 +150,7 @@ impl World {
         stream.set_nonblocking(true).unwrap();
         let Admission::Admitted(permit) = self.gate.admit() else { panic!("the gate is open") };
         self.ids += 1;
-        let (id, accepted_at) = (ClientId(self.ids), test_now());
-        let peer = stream.peer_addr().unwrap();
+        let (id, peer) = (ClientId(self.ids), stream.peer_addr().unwrap());
         let accept = Command::Accept { stream, peer, permit, id, refuse: None, accepted_at };
         self.outlets[shard].push(accept).unwrap();
         let mut head = Vec::new();
@@ -134,10 +159,7 @@ impl World {
             client.read_exact(&mut byte).unwrap();
             head.extend_from_slice(&byte);
         }
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-        let mut client = Client(client);
-        assert!(client.text().contains("welcome"));
-        client
+        (String::from_utf8(head).unwrap(), Client(client))
     }
 
     /// Has a shard panic: publications of a room come in the order of their offsets, or the gateway has a fault.
