@@ -172,10 +172,14 @@ impl Core {
     }
 }
 
-/// A number of a client's own in 0..1, evenly spread over all clients.
+/// A number of a client's own, evenly spread over all clients.
+pub(super) fn lot(id: ClientId) -> u32 {
+    u32::try_from(foldhash::quality::FixedState::default().hash_one(id.0) >> 32).unwrap_or(0)
+}
+
+/// The same in 0..1.
 pub(super) fn share(id: ClientId) -> f64 {
-    let high = u32::try_from(foldhash::quality::FixedState::default().hash_one(id.0) >> 32).unwrap_or(0);
-    f64::from(high) / (f64::from(u32::MAX) + 1.0)
+    f64::from(lot(id)) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// Ticks until a client's first ping: anywhere in the interval, so that a crowd that came together is not

@@ -10,7 +10,7 @@ use crate::protocol;
 use crate::ws::{CloseCode, PreparedMessage};
 
 use super::backlog::Lane;
-use super::deadline::share;
+use super::deadline::{lot, share};
 use super::state::{Core, Notice};
 use super::wheel::{TICK, tick_at_or_after};
 
@@ -56,9 +56,7 @@ impl Core {
         let mut keys: Vec<_> = self.clients.iter().filter(|(_, client)| client.is_open()).collect();
         // Mixed, so that at no time the members of one room are closed more than those of others, who may have come
         // together and do not all have to be told of each other at once.
-        keys.sort_by(|(_, one), (_, other)| {
-            share(one.session.client()).total_cmp(&share(other.session.client()))
-        });
+        keys.sort_by_cached_key(|(_, client)| lot(client.session.client()));
         let keys = keys.into_iter().map(|(key, _)| key).collect();
         let began = self.now();
         self.drain = Some(Drain { keys, closed: 0, began, window: tick_at_or_after(window) });

@@ -141,6 +141,8 @@ struct Driver {
     memory: Account,
     /// What it takes, as it was last said.
     said_bytes: usize,
+    /// The beat at which nobody was found to let go of.
+    relieved_at: u32,
     /// Looks at all rooms that operators have asked for.
     scans: VecDeque<Scan>,
     /// Connections whose handshake has not begun.
@@ -213,6 +215,7 @@ impl Driver {
             vitals: parts.vitals,
             memory: parts.memory,
             said_bytes: 0,
+            relieved_at: u32::MAX,
             scans: VecDeque::new(),
             beat_at: now,
             beats: 0,
@@ -407,11 +410,15 @@ impl Driver {
             self.say_footprint();
         }
         let excess = self.memory.excess();
-        if excess == 0 {
+        if excess == 0 || self.beats == self.relieved_at {
             return;
         }
         let closed = self.shard.core.relieve(excess);
         self.say_footprint();
+        if closed == 0 {
+            // All were looked at in vain, which is not worth it in each turn.
+            self.relieved_at = self.beats;
+        }
         if closed > 0
             && let Some(left_out) = self.short.admit(self.clock.now())
         {
