@@ -23,7 +23,7 @@ use crate::id::UserId;
 
 pub use keys::{Algorithm, KeyError, Secret};
 use keys::{Key, keys};
-use revocations::Revocations;
+use revocations::{Full, Revocations};
 
 /// How clients prove who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,16 +199,33 @@ impl Verifier {
             rooms: rooms(claims.rooms)?,
             broadcast: broadcast(claims.broadcast.as_ref())?,
         };
-        if self.is_revoked(&claims) { Err(AuthError::Revoked) } else { Ok(claims) }
+        if self.is_revoked(&claims, now) { Err(AuthError::Revoked) } else { Ok(claims) }
     }
 
     /// Whether what a token said counts no more, although it did when it was read.
-    pub fn is_revoked(&self, claims: &Claims) -> bool {
-        self.revocations().are_revoked(claims)
+    pub fn is_revoked(&self, claims: &Claims, now: u64) -> bool {
+        self.revocations().are_revoked(claims, now)
     }
 
-    /// What was revoked; to be held for a moment only.
-    pub fn revocations(&self) -> MutexGuard<'_, Revocations> {
+    /// Revokes the token with this `jti`.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] when there is no room for another revocation.
+    pub fn revoke_token(&self, token: &str, now: u64) -> Result<(), Full> {
+        self.revocations().revoke_token(token, now)
+    }
+
+    /// Revokes all tokens of a user that were issued up to now, by an issuer whose clock may be ahead by the leeway.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] when there is no room for another revocation.
+    pub fn revoke_user(&self, user: &UserId, now: u64) -> Result<(), Full> {
+        self.revocations().revoke_user(user, now.saturating_add(self.leeway), now)
+    }
+
+    fn revocations(&self) -> MutexGuard<'_, Revocations> {
         // No code panics between two changes that belong together, so that a poisoned list is still whole.
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -393,6 +410,7 @@ fn rooms(claim: Option<Value>) -> Result<Option<Vec<String>>, AuthError> {
 fn token_id(jti: Option<Value>) -> Result<Option<Box<str>>, AuthError> {
     match jti {
         None => Ok(None),
+        Some(Value::String(id)) if id.is_empty() => Ok(None),
         Some(Value::String(id)) if id.len() <= TOKEN_ID_BYTES_MAX => Ok(Some(id.into())),
         Some(_) => Err(AuthError::BadClaim("jti")),
     }

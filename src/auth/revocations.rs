@@ -17,6 +17,8 @@ pub struct Revocations {
     /// When a user's tokens were revoked: those issued up to then count no more.
     users: HashMap<UserId, Revoked>,
     options: Options,
+    /// No entry may be forgotten before.
+    forget_at: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +50,7 @@ pub struct Full;
 impl Revocations {
     /// An empty list.
     pub fn new(options: Options) -> Self {
-        Self { tokens: HashMap::new(), users: HashMap::new(), options }
+        Self { tokens: HashMap::new(), users: HashMap::new(), options, forget_at: 0 }
     }
 
     /// Revokes the token with this `jti`.
@@ -62,26 +64,25 @@ impl Revocations {
         Ok(())
     }
 
-    /// Revokes all tokens of a user that were issued up to now.
+    /// Revokes all tokens of a user that were issued up to `at`.
     ///
     /// # Errors
     ///
     /// [`Full`].
-    pub fn revoke_user(&mut self, user: &UserId, now: u64) -> Result<(), Full> {
+    pub fn revoke_user(&mut self, user: &UserId, at: u64, now: u64) -> Result<(), Full> {
         self.make_room(self.users.contains_key(user), now)?;
         let forget_at = now.saturating_add(self.options.ttl.as_secs());
-        self.users.insert(user.clone(), Revoked { at: now, forget_at });
+        self.users.insert(user.clone(), Revoked { at, forget_at });
         Ok(())
     }
 
     /// Whether a token that says this was revoked. One that does not say when it was issued counts as an old one.
-    pub fn are_revoked(&self, claims: &Claims) -> bool {
-        let is_token = claims.token_id.as_ref().is_some_and(|id| self.tokens.contains_key(id));
-        is_token
-            || self
-                .users
-                .get(&claims.user)
-                .is_some_and(|user| claims.issued_at.is_none_or(|at| at <= user.at))
+    pub fn are_revoked(&self, claims: &Claims, now: u64) -> bool {
+        let token = claims.token_id.as_ref().and_then(|id| self.tokens.get(id));
+        let is_meant = |user: &Revoked| {
+            user.forget_at > now && claims.issued_at.is_none_or(|issued_at| issued_at <= user.at)
+        };
+        token.is_some_and(|forget_at| *forget_at > now) || self.users.get(&claims.user).is_some_and(is_meant)
     }
 
     /// How many entries there are.
@@ -98,8 +99,13 @@ impl Revocations {
         if is_known || self.len() < self.options.entries {
             return Ok(());
         }
+        if now < self.forget_at {
+            return Err(Full);
+        }
         self.tokens.retain(|_, forget_at| *forget_at > now);
         self.users.retain(|_, user| user.forget_at > now);
+        let left = self.tokens.values().copied().chain(self.users.values().map(|user| user.forget_at));
+        self.forget_at = left.min().unwrap_or(0);
         if self.len() < self.options.entries { Ok(()) } else { Err(Full) }
     }
 }
@@ -112,9 +118,9 @@ mod tests {
     fn a_token_is_revoked_by_its_id_and_a_users_by_when_they_were_issued() {
         let mut revocations = Revocations::new(Options::default());
         revocations.revoke_token("t1", 100).unwrap();
-        revocations.revoke_user(&user("ann"), 100).unwrap();
+        revocations.revoke_user(&user("ann"), 100, 100).unwrap();
 
-        let is_revoked = |name: &str, id, at| revocations.are_revoked(&claims(name, id, at));
+        let is_revoked = |name: &str, id, at| revocations.are_revoked(&claims(name, id, at), 200);
         assert!(is_revoked("ben", Some("t1"), Some(200)));
         assert!(!is_revoked("ben", Some("t2"), Some(50)));
         assert!(is_revoked("ann", None, Some(100)) && is_revoked("ann", Some("t2"), None));
@@ -126,7 +132,7 @@ mod tests {
         let options = Options { ttl: Duration::from_secs(10), entries: 2 };
         let mut revocations = Revocations::new(options);
         revocations.revoke_token("t1", 100).unwrap();
-        revocations.revoke_user(&user("ann"), 105).unwrap();
+        revocations.revoke_user(&user("ann"), 105, 105).unwrap();
         assert_eq!(revocations.revoke_token("t2", 109), Err(Full));
         revocations.revoke_token("t1", 109).unwrap();
         assert_eq!(revocations.revoke_token("t2", 114), Err(Full), "the first was revoked anew");
@@ -134,7 +140,20 @@ mod tests {
         revocations.revoke_token("t2", 115).unwrap();
 
         assert_eq!(revocations.len(), 2);
-        assert!(!revocations.are_revoked(&claims("ann", None, Some(1))), "no such token is left");
+        assert!(!revocations.are_revoked(&claims("ann", None, Some(1)), 115), "no such token is left");
+    }
+
+    #[test]
+    fn a_revocation_is_over_after_its_time_also_where_nothing_needs_its_place() {
+        let options = Options { ttl: Duration::from_secs(10), ..Options::default() };
+        let mut revocations = Revocations::new(options);
+        revocations.revoke_token("t1", 100).unwrap();
+        revocations.revoke_user(&user("ann"), 100, 100).unwrap();
+
+        for claims in [claims("ben", Some("t1"), None), claims("ann", None, None)] {
+            assert!(revocations.are_revoked(&claims, 109));
+            assert!(!revocations.are_revoked(&claims, 110));
+        }
     }
 
     fn user(name: &str) -> UserId {

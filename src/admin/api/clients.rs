@@ -65,11 +65,11 @@ pub(super) async fn revoke(state: &State, asked: Revoke) -> Result<Response<Body
     // Before the connections are looked at: who comes in meanwhile is looked at anew.
     let (whom, revoked) = match (asked.user, asked.token_id) {
         (Some(Name(user)), None) => {
-            let revoked = state.verifier.revocations().revoke_user(&user, now);
+            let revoked = state.verifier.revoke_user(&user, now);
             (Whom::User(user), revoked)
         }
         (None, Some(id)) if !id.is_empty() && id.len() <= TOKEN_ID_BYTES_MAX => {
-            let revoked = state.verifier.revocations().revoke_token(&id, now);
+            let revoked = state.verifier.revoke_token(&id, now);
             (Whom::Token(id.into()), revoked)
         }
         (None, Some(_)) => {

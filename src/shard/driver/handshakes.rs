@@ -96,7 +96,7 @@ impl Driver {
         let mut read_ahead = upgraded.read_ahead.to_vec();
         let claims = upgraded.claims;
         let expires_in = claims.expires_at.map(|at| at.saturating_sub(Clock::unix()));
-        let is_revoked = self.http.verifier().is_revoked(&claims);
+        let is_revoked = self.http.verifier().is_revoked(&claims, Clock::unix());
         let user = claims.user.clone();
         let session = Session::new(id, user, permissions(claims).boxed(), upgraded.ndjson);
         let newcomer = Newcomer {
