@@ -28,6 +28,7 @@ pub mod hub;
 pub mod shard;
 
 pub mod admin;
+pub mod jwks;
 pub mod listener;
 pub mod watchdog;
 

@@ -19,6 +19,8 @@ pub enum Cause {
     Starting,
     /// The gateway is shutting down.
     Draining,
+    /// There are no keys yet to verify tokens by.
+    KeysMissing,
     /// As many connections are open as may be.
     Full,
     /// The connections take more memory than they should.

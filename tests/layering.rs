@@ -41,18 +41,20 @@ const TABLE: &[(&str, &str)] = &[
         "id metrics drain clock log memory admission inspect ws protocol auth history presence session transport inbox http hub",
     ),
     ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent transport ws"),
+    // The keys of tokens are fetched beside the data plane, and handed to what checks tokens as a whole.
+    ("jwks", "auth metrics readiness clock log"),
     ("watchdog", "clock log readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
     ("listener", "id inbox transport drain metrics clock log admission"),
     (
         "config",
         "id metrics drain memory admission ws protocol auth history presence session transport inbox http engine hub \
-         shard admin watchdog listener",
+         shard admin jwks watchdog listener",
     ),
     (
         "server",
         "id metrics drain memory admission ws protocol auth history presence session transport inbox http engine hub \
-         shard admin listener watchdog config clock log readiness inspect",
+         shard admin jwks listener watchdog config clock log readiness inspect",
     ),
     ("cli", "config"),
     // How lines are written is tested where the parts write theirs; only the process has one place to write them to.
@@ -88,6 +90,7 @@ const PURE: &[&str] = &[
     "shard::batch",
     "shard::backlog",
     "shard::wheel",
+    "jwks::schedule",
     "hub::heat",
     "hub::room",
     "hub::rules",

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use jsonwebtoken::{AlgorithmFamily, DecodingKey};
 
 use super::Options;
+use super::set::SetRules;
 
 /// A shared secret; its `Debug` says nothing of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,78 +83,110 @@ impl FromStr for Algorithm {
     }
 }
 
-/// Why a [`Verifier`](super::Verifier) cannot be made.
+/// Why a [`Verifier`](super::Verifier) cannot be made. Public keys are named by their place in the list, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Tokens are required, but nothing could verify them.
-    #[error("tokens are required, but neither `auth.secret` nor `auth.public_key` is set")]
+    #[error("tokens are required, but neither `auth.secret` nor `auth.public_key` nor `auth.jwks` is set")]
     NoKey,
     /// Not a PEM public key of a known kind.
-    #[error("is not a PEM public key for RS256, ES256 (P-256) or EdDSA (Ed25519)")]
-    PublicKey,
+    #[error("key {0} is not a PEM public key for RS256, ES256 (P-256) or EdDSA (Ed25519)")]
+    PublicKey(usize),
     /// The private half was given, which the gateway has no business to hold.
-    #[error("is a private key; give the gateway the public key only")]
-    PrivateKey,
+    #[error("key {0} is a private key; give the gateway the public key only")]
+    PrivateKey(usize),
     /// RSA below 2048 bits is never accepted by the verifying side.
-    #[error("is an RSA key of less than 2048 bits")]
-    ShortKey,
+    #[error("key {0} is an RSA key of less than 2048 bits")]
+    ShortKey(usize),
+    /// Each of them might have to be tried for one token.
+    #[error("has {0} keys, more than {KEYS_TRIED_MAX}: each may have to be tried for one token")]
+    TooManyKeys(usize),
     /// An algorithm is allowed that no key serves.
     #[error("`{0}` needs {needs}, which is not set", needs = if *.1 { "`auth.secret`" } else { "a fitting `auth.public_key`" })]
     NoKeyFor(&'static str, bool),
 }
 
-/// One allowed algorithm, and what verifies it: a token never chooses a key of another family.
+/// One algorithm, and what verifies it: a token never chooses a key of another family.
+#[derive(Debug)]
 pub(super) struct Key {
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
 }
 
-/// A key for each allowed algorithm.
+/// The most public keys that are tried for one token which does not say by its `kid` which it is: each costs as much as
+/// the check of a token.
+pub const KEYS_TRIED_MAX: usize = 8;
+
+/// The configured keys, for the allowed algorithms only.
 pub(super) fn keys(options: &Options) -> Result<Vec<Key>, KeyError> {
-    let secret = options.secret.as_ref().map(|secret| DecodingKey::from_secret(secret.as_bytes()));
-    let public = options.public_key.as_deref().map(public_key).transpose()?;
-    if secret.is_none() && public.is_none() {
+    let public = public_keys(&options.public_keys)?;
+    if options.secret.is_none() && public.is_empty() && options.jwks.is_none() {
         return Err(KeyError::NoKey);
     }
-    let natural =
-        secret.iter().map(|_| Algorithm::Hs256).chain(public.iter().map(|(algorithm, _)| *algorithm));
-    let allowed = if options.algorithms.is_empty() { natural.collect() } else { options.algorithms.clone() };
-    let key = |algorithm: Algorithm| {
-        let found = match &public {
-            _ if algorithm.is_symmetric() => secret.as_ref(),
-            Some((kind, key)) if *kind == algorithm => Some(key),
-            _ => None,
-        };
-        let key = found.ok_or(KeyError::NoKeyFor(algorithm.as_str(), algorithm.is_symmetric()))?.clone();
-        Ok(Key { algorithm, key })
+    let allowed = |algorithm: &Algorithm| match options.algorithms.as_slice() {
+        [] => !matches!(algorithm, Algorithm::Hs384 | Algorithm::Hs512),
+        listed => listed.contains(algorithm),
     };
-    allowed.into_iter().map(key).collect()
+    let secret = |secret: &Secret| {
+        let key = DecodingKey::from_secret(secret.as_bytes());
+        let symmetric = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_symmetric());
+        symmetric.map(|algorithm| Key { algorithm, key: key.clone() }).collect::<Vec<_>>()
+    };
+    let secret = options.secret.iter().flat_map(secret);
+    let keys: Vec<_> = secret.chain(public).filter(|key| allowed(&key.algorithm)).collect();
+    let of_set = SetRules::of(options);
+    for algorithm in &options.algorithms {
+        if !keys.iter().any(|key| key.algorithm == *algorithm) && !of_set.may_have(*algorithm) {
+            return Err(KeyError::NoKeyFor(algorithm.as_str(), algorithm.is_symmetric()));
+        }
+    }
+    Ok(keys)
 }
 
-fn public_key(pem: &str) -> Result<(Algorithm, DecodingKey), KeyError> {
+/// Each text has one key or more.
+fn public_keys(texts: &[String]) -> Result<Vec<Key>, KeyError> {
+    let blocks: Vec<_> = texts.iter().flat_map(|text| blocks(text)).collect();
+    if blocks.len() > KEYS_TRIED_MAX {
+        return Err(KeyError::TooManyKeys(blocks.len()));
+    }
+    (1..).zip(blocks).map(|(number, block)| public_key(number, block)).collect()
+}
+
+/// The PEM blocks of a text; one that has none is given back as it is, to be refused.
+fn blocks(text: &str) -> Vec<&str> {
+    let starts: Vec<_> = text.match_indices("-----BEGIN").map(|(at, _)| at).collect();
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    if starts.is_empty() {
+        vec![text]
+    } else {
+        starts.iter().zip(ends).map(|(from, to)| &text[*from..to]).collect()
+    }
+}
+
+fn public_key(number: usize, pem: &str) -> Result<Key, KeyError> {
     if pem.contains("PRIVATE KEY-----") {
-        return Err(KeyError::PrivateKey);
+        return Err(KeyError::PrivateKey(number));
     }
     let length = |key: &DecodingKey| key.try_get_as_bytes().map_or(0, <[u8]>::len);
     if let Ok(key) = DecodingKey::from_rsa_pem(pem.as_bytes()) {
         return if length(&key) < RSA_2048_BYTES {
-            Err(KeyError::ShortKey)
+            Err(KeyError::ShortKey(number))
         } else {
-            Ok((Algorithm::Rs256, key))
+            Ok(Key { algorithm: Algorithm::Rs256, key })
         };
     }
     if let Ok(key) = DecodingKey::from_ec_pem(pem.as_bytes())
         && length(&key) == P256_POINT_BYTES
     {
-        return Ok((Algorithm::Es256, key));
+        return Ok(Key { algorithm: Algorithm::Es256, key });
     }
     match DecodingKey::from_ed_pem(pem.as_bytes()) {
-        Ok(key) => Ok((Algorithm::EdDsa, key)),
-        Err(_) => Err(KeyError::PublicKey),
+        Ok(key) => Ok(Key { algorithm: Algorithm::EdDsa, key }),
+        Err(_) => Err(KeyError::PublicKey(number)),
     }
 }
 
 /// The modulus alone of the smallest accepted RSA key.
-const RSA_2048_BYTES: usize = 256;
+pub(super) const RSA_2048_BYTES: usize = 256;
 /// An uncompressed point: a tag and two coordinates.
 const P256_POINT_BYTES: usize = 65;

@@ -5,11 +5,14 @@
 
 mod keys;
 pub mod revocations;
+mod set;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,9 +24,10 @@ use serde_json::Value;
 
 use crate::id::UserId;
 
-pub use keys::{Algorithm, KeyError, Secret};
+pub use keys::{Algorithm, KEYS_TRIED_MAX, KeyError, Secret};
 use keys::{Key, keys};
 use revocations::{Full, Revocations};
+pub use set::{KeySet, Reasons, SET_KEYS_MAX, SetError, SetRules};
 
 /// How clients prove who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +36,11 @@ pub struct Options {
     pub mode: Mode,
     /// The shared secret of the HS algorithms, and what `fanfare token` signs with.
     pub secret: Option<Secret>,
-    /// PEM text of the public key of RS256, ES256 or `EdDSA`.
-    pub public_key: Option<String>,
-    /// The algorithms that are accepted; empty: HS256 for a secret, and the one that fits the public key.
+    /// PEM texts of public keys of RS256, ES256 or `EdDSA`; at most [`KEYS_TRIED_MAX`] keys in all of them.
+    pub public_keys: Vec<String>,
+    /// Where more keys come from, which may change.
+    pub jwks: Option<JwksSource>,
+    /// The algorithms that are accepted; empty: HS256 for a secret, and those that fit the other keys.
     pub algorithms: Vec<Algorithm>,
     /// The only accepted `iss`, when given.
     pub issuer: Option<String>,
@@ -53,7 +59,8 @@ impl Default for Options {
         Self {
             mode: Mode::None,
             secret: None,
-            public_key: None,
+            public_keys: Vec::new(),
+            jwks: None,
             algorithms: Vec::new(),
             issuer: None,
             audience: Vec::new(),
@@ -62,6 +69,15 @@ impl Default for Options {
             revocations: revocations::Options::default(),
         }
     }
+}
+
+/// Where a set of keys is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwksSource {
+    /// A file on this machine.
+    File(PathBuf),
+    /// An `https` or `http` address.
+    Url(String),
 }
 
 /// Whether clients need a token.
@@ -111,6 +127,9 @@ pub enum AuthError {
     /// Signed in a way that is not on the allow-list.
     #[error("the token is signed with an algorithm that is not accepted here")]
     WrongAlgorithm,
+    /// Signed by a key that is in no set, or not yet.
+    #[error("the token is signed with a key that is not known here")]
+    UnknownKey,
     /// The signature does not fit the key.
     #[error("the token's signature is not valid")]
     BadSignature,
@@ -131,10 +150,20 @@ pub enum AuthError {
     WrongAudience,
 }
 
+/// The keys that may change while the gateway runs.
+struct Replaceable {
+    rules: SetRules,
+    /// Locked only to take a share of the set or to put another one there.
+    current: RwLock<Arc<KeySet>>,
+    /// Whether a token came with a key that is not in it.
+    is_missed: AtomicBool,
+}
+
 /// Checks tokens; made once, shared by all handshakes.
 pub struct Verifier {
     mode: Mode,
     keys: Vec<Key>,
+    set: Replaceable,
     issuer: Option<String>,
     audience: Vec<String>,
     leeway: u64,
@@ -156,6 +185,11 @@ impl Verifier {
         Ok(Self {
             mode: options.mode,
             keys,
+            set: Replaceable {
+                rules: SetRules::of(&options),
+                current: RwLock::default(),
+                is_missed: AtomicBool::new(false),
+            },
             issuer: options.issuer,
             audience: options.audience,
             leeway: options.leeway.as_secs(),
@@ -182,12 +216,7 @@ impl Verifier {
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
         let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(AuthError::Malformed)?;
-        let key = self.key_for(&json(header)?)?;
-        match jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.key, key.algorithm.inner()) {
-            Ok(true) => {}
-            Ok(false) => return Err(AuthError::BadSignature),
-            Err(_) => return Err(AuthError::Malformed),
-        }
+        self.check_signature(&json(header)?, message, signature)?;
         let claims: TokenClaims = json(payload)?;
         let expires_at = self.check_time(&claims, now)?;
         self.check_parties(&claims)?;
@@ -230,12 +259,47 @@ impl Verifier {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn key_for(&self, header: &TokenHeader) -> Result<&Key, AuthError> {
+    /// Reads a set of keys and puts it in the place of the one before; who is being checked has one or the other.
+    ///
+    /// # Errors
+    ///
+    /// [`SetError`]; the set before it stays.
+    pub fn replace_set(&self, text: &[u8]) -> Result<Arc<KeySet>, SetError> {
+        let set = Arc::new(KeySet::parse(text, &self.set.rules)?);
+        *self.set.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&set);
+        Ok(set)
+    }
+
+    /// Whether a token was refused with [`AuthError::UnknownKey`] since this was last asked.
+    pub fn take_missed_key(&self) -> bool {
+        self.set.is_missed.swap(false, Ordering::Relaxed)
+    }
+
+    fn check_signature(&self, header: &TokenHeader, message: &str, signature: &str) -> Result<(), AuthError> {
         // RFC 7515, 4.1.11: who does not understand what is critical must refuse; we understand no extension.
         if header.crit.is_some() {
             return Err(AuthError::Malformed);
         }
-        self.keys.iter().find(|key| key.algorithm.as_str() == header.alg).ok_or(AuthError::WrongAlgorithm)
+        let algorithm: Algorithm = header.alg.parse().map_err(|()| AuthError::WrongAlgorithm)?;
+        let set = Arc::clone(&self.set.current.read().unwrap_or_else(PoisonError::into_inner));
+        let kid = header.kid.as_deref();
+        let named = kid.filter(|kid| set.knows(kid));
+        // A configured key has no name: it may be any that the set does not know.
+        let configured = self.keys.iter().filter(|key| key.algorithm == algorithm && named.is_none());
+        let tried: Vec<_> = configured.chain(set.fitting(kid, algorithm).take(KEYS_TRIED_MAX)).collect();
+        for key in &tried {
+            match jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.key, algorithm.inner()) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(_) => return Err(AuthError::Malformed),
+            }
+        }
+        let may_come = self.set.rules.may_have(algorithm) && named.is_none();
+        if may_come && (kid.is_some() || tried.is_empty()) {
+            self.set.is_missed.store(true, Ordering::Relaxed);
+            return Err(AuthError::UnknownKey);
+        }
+        Err(if tried.is_empty() { AuthError::WrongAlgorithm } else { AuthError::BadSignature })
     }
 
     fn check_time(&self, claims: &TokenClaims, now: u64) -> Result<Option<u64>, AuthError> {
@@ -346,6 +410,7 @@ pub const TOKEN_ID_BYTES_MAX: usize = 128;
 #[derive(Deserialize)]
 struct TokenHeader {
     alg: String,
+    kid: Option<String>,
     crit: Option<Value>,
 }
 

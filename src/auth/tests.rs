@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::*;
 use serde_json::json;
 
-const NOW: u64 = 1_800_000_000;
-const SECRET: &str = "a secret of more than thirty-two bytes";
+pub(super) const NOW: u64 = 1_800_000_000;
+pub(super) const SECRET: &str = "a secret of more than thirty-two bytes";
 const RSA_PUBLIC: &str = "\
 -----BEGIN PUBLIC KEY-----\n\
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAr5G+QScKFv+rng9Axx/7\n\
@@ -16,13 +16,13 @@ Bts7f3FCMmgFeFxNHD6q63gSAJdk9iBAJTLFdkv0jbZuzL6NDfBok+hoxL8+Rqen\n\
 8QIDAQAB\n\
 -----END PUBLIC KEY-----\n";
 /// Signed with the private half, which is not kept.
-const RSA_TOKEN: &str = "\
+pub(super) const RSA_TOKEN: &str = "\
 eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIiwiZXhwIjoxODAwMDAwMDYwfQ.SbTYD6YWyQ7D-OCKCmEBdX4Kzg3zdL2u-kbTPd-a\
 ab2Dr0hONUpDHdFVvyJ2vkZhesyD1ezoIjsWyzFoPldN6p5nZkdrO72pm4E8vs8eaPDHpVPuqbgMzpI9ZhGSYn1HLu906_MISZ_o\
 hhXuLfbC3_0W8FuPLTqXXlYopFE9B7P2UF9I7wABrfSpLMAAl0iLjktc0y3arxqEiE6hMSVB832JrLa7GQ0Y5jXLiTSV2YTT8qJG\
 CKnX-GB6-ff0O3IRdhtueOoEnM0NXQ1aiA9QJ1vKhIy3D6JIovrt22PKKEArL4I3hDb5Rtx-WVoYYdPJW_6x0wCT90gEJnlz_AFB\
 nw";
-const EC_PRIVATE: &str = "\
+pub(super) const EC_PRIVATE: &str = "\
 -----BEGIN PRIVATE KEY-----\n\
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgXmvuzDsZaVk/Mxtg\n\
 EpLaCmKr2tI2787pCngShGXTAe+hRANCAAR212y3xE+O8seQHA0lqDZokudY2zZy\n\
@@ -33,13 +33,17 @@ const EC_PUBLIC: &str = "\
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEdtdst8RPjvLHkBwNJag2aJLnWNs2\n\
 cjFdjlyikfSvYW9EMrXXdcfGgDFBlJTfgMMYLcbbDBkHPGQOCFmg0lyUAA==\n\
 -----END PUBLIC KEY-----\n";
-const ED_PRIVATE: &str = "\
+pub(super) const ED_PRIVATE: &str = "\
 -----BEGIN PRIVATE KEY-----\n\
 MC4CAQAwBQYDK2VwBCIEIMQob+LJaAhppX1vXBMmZu+ccoNKWyoBvZnKYvrJANLC\n\
 -----END PRIVATE KEY-----\n";
-const ED_PUBLIC: &str = "\
+pub(super) const ED_PUBLIC: &str = "\
 -----BEGIN PUBLIC KEY-----\n\
 MCowBQYDK2VwAyEAz0hcSEmv5sNlFM6R8IWA8wPVPJMRaG8bFVpj26gHaUE=\n\
+-----END PUBLIC KEY-----\n";
+const ED_OTHER_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----\n\
+MCowBQYDK2VwAyEA7q+NHj/VdaG/gC9I/cvswK/iN6QJQQ0/z5u9OS6tb3o=\n\
 -----END PUBLIC KEY-----\n";
 const P384_PUBLIC: &str = "\
 -----BEGIN PUBLIC KEY-----\n\
@@ -184,7 +188,7 @@ fn refuses_a_changed_token_and_one_of_another_secret() {
 
 #[test]
 fn a_public_key_is_never_taken_for_a_shared_secret() {
-    let options = Options { secret: None, public_key: Some(ED_PUBLIC.into()), ..with_secret() };
+    let options = Options { secret: None, public_keys: vec![ED_PUBLIC.into()], ..with_secret() };
     let forged = sign_with(
         jsonwebtoken::Algorithm::HS256,
         &EncodingKey::from_secret(ED_PUBLIC.as_bytes()),
@@ -224,7 +228,7 @@ fn verifies_signatures_by_public_keys_of_both_curves() {
         (EC_PUBLIC, jsonwebtoken::Algorithm::ES256, EncodingKey::from_ec_pem(EC_PRIVATE.as_bytes())),
         (ED_PUBLIC, jsonwebtoken::Algorithm::EdDSA, EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes())),
     ] {
-        let options = Options { secret: None, public_key: Some(public.into()), ..with_secret() };
+        let options = Options { secret: None, public_keys: vec![public.into()], ..with_secret() };
         let token = sign_with(algorithm, &key.unwrap(), &claims);
         assert!(verifier(options).verify(&token, NOW).is_ok(), "{algorithm:?}");
     }
@@ -232,23 +236,52 @@ fn verifies_signatures_by_public_keys_of_both_curves() {
 
 #[test]
 fn verifies_a_signature_by_an_rsa_key() {
-    let options = Options { secret: None, public_key: Some(RSA_PUBLIC.into()), ..with_secret() };
+    let options = Options { secret: None, public_keys: vec![RSA_PUBLIC.into()], ..with_secret() };
 
     assert!(verifier(options).verify(RSA_TOKEN, NOW).is_ok());
 }
 
 #[test]
+fn any_of_several_public_keys_may_have_signed_whether_in_one_text_or_in_more() {
+    let claims = json!({"sub": "a", "exp": NOW + 60});
+    let by_second = sign_with(
+        jsonwebtoken::Algorithm::EdDSA,
+        &EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes()).unwrap(),
+        &claims,
+    );
+    let together = format!("{ED_OTHER_PUBLIC}{ED_PUBLIC}{RSA_PUBLIC}");
+    for texts in [vec![together], vec![ED_OTHER_PUBLIC.into(), RSA_PUBLIC.into(), ED_PUBLIC.into()]] {
+        let verifier = verifier(Options { secret: None, public_keys: texts, ..with_secret() });
+
+        assert!(verifier.verify(&by_second, NOW).is_ok());
+        assert!(verifier.verify(RSA_TOKEN, NOW).is_ok());
+    }
+    let first = Options { secret: None, public_keys: vec![ED_OTHER_PUBLIC.into()], ..with_secret() };
+    assert_eq!(verifier(first).verify(&by_second, NOW), Err(AuthError::BadSignature));
+}
+
+#[test]
+fn names_the_one_of_several_public_keys_that_is_none_and_bounds_them() {
+    let error = |public_keys| Verifier::new(Options { public_keys, ..with_secret() }).err();
+
+    assert_eq!(error(vec![ED_PUBLIC.into(), "x".into()]), Some(KeyError::PublicKey(2)));
+    assert_eq!(error(vec![format!("{ED_PUBLIC}{EC_PRIVATE}")]), Some(KeyError::PrivateKey(2)));
+    assert_eq!(error(vec![ED_PUBLIC.repeat(8)]), None);
+    assert_eq!(error(vec![ED_PUBLIC.repeat(8), RSA_PUBLIC.into()]), Some(KeyError::TooManyKeys(9)));
+}
+
+#[test]
 fn refuses_keys_that_cannot_verify_anything() {
     let key = |pem: &str| {
-        let public_key = Some(pem.to_owned());
-        Verifier::new(Options { secret: None, public_key, ..with_secret() }).err()
+        let public_keys = vec![pem.to_owned()];
+        Verifier::new(Options { secret: None, public_keys, ..with_secret() }).err()
     };
 
     assert_eq!(Verifier::new(Options { secret: None, ..with_secret() }).err(), Some(KeyError::NoKey));
-    assert_eq!(key("rubbish"), Some(KeyError::PublicKey));
-    assert_eq!(key(P384_PUBLIC), Some(KeyError::PublicKey));
-    assert_eq!(key(EC_PRIVATE), Some(KeyError::PrivateKey));
-    assert_eq!(key(RSA_1024_PUBLIC), Some(KeyError::ShortKey));
+    assert_eq!(key("rubbish"), Some(KeyError::PublicKey(1)));
+    assert_eq!(key(P384_PUBLIC), Some(KeyError::PublicKey(1)));
+    assert_eq!(key(EC_PRIVATE), Some(KeyError::PrivateKey(1)));
+    assert_eq!(key(RSA_1024_PUBLIC), Some(KeyError::ShortKey(1)));
 }
 
 #[test]
@@ -256,7 +289,7 @@ fn refuses_an_allow_list_that_no_key_serves() {
     let with = |algorithm| Verifier::new(Options { algorithms: vec![algorithm], ..with_secret() }).err();
     let public = Options {
         secret: None,
-        public_key: Some(ED_PUBLIC.into()),
+        public_keys: vec![ED_PUBLIC.into()],
         algorithms: vec![Algorithm::EdDsa, Algorithm::Es256],
         ..with_secret()
     };
@@ -292,7 +325,7 @@ fn debug_output_keeps_the_secret() {
     assert!(!text.contains(SECRET), "{text}");
 }
 
-fn with_secret() -> Options {
+pub(super) fn with_secret() -> Options {
     Options { mode: Mode::Jwt, secret: Some(Secret::new(SECRET)), ..Options::default() }
 }
 
@@ -300,7 +333,7 @@ fn grant() -> Grant {
     Grant { user: UserId::parse("ada").unwrap(), ttl: Duration::from_secs(60), rooms: None, broadcast: false }
 }
 
-fn verifier(options: Options) -> Verifier {
+pub(super) fn verifier(options: Options) -> Verifier {
     Verifier::new(options).unwrap()
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::auth::{Algorithm, KeyError, Mode, Verifier};
-use crate::watchdog;
+use crate::{jwks, watchdog};
 
 use super::Config;
 
@@ -72,7 +72,28 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
     if let Err(error) = Verifier::new(config.auth.clone()) {
         found.push(key_complaint(error));
     }
+    found.extend(of_jwks(config));
     found
+}
+
+/// What is wrong with the keys that may change; a file is read, nothing is asked of the network.
+fn of_jwks(config: &Config) -> Option<Complaint> {
+    if config.jwks.refresh < jwks::REFRESH_MIN {
+        return Some((
+            "auth.jwks_refresh",
+            "is less than 1s: the address would do little else than answer".to_owned(),
+        ));
+    }
+    let source = config.auth.jwks.as_ref().filter(|_| config.auth.mode == Mode::Jwt)?;
+    if jwks::is_open_to_others(source) && !config.insecure {
+        let reason = "is read over http:// from another machine: who stands between could let anybody in; give an \
+                      https:// address, or say `--insecure`";
+        return Some(("auth.jwks", reason.to_owned()));
+    }
+    jwks::check(&config.auth, &config.jwks).err().map(|error| match error {
+        jwks::SourceError::Ca => ("auth.jwks_ca", error.to_string()),
+        other => ("auth.jwks", other.to_string()),
+    })
 }
 
 /// What works but is hardly meant.
@@ -86,11 +107,12 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
             format!("has {bytes} bytes; fewer than {SECRET_BYTES_MIN} can be guessed"),
         ));
     }
-    if auth.mode == Mode::None && auth.public_key.is_some() {
-        found.push((
-            "auth.public_key",
-            "is not used: `auth.mode` is \"none\", tokens are not looked at".to_owned(),
-        ));
+    for (key, is_given) in
+        [("auth.public_key", !auth.public_keys.is_empty()), ("auth.jwks", auth.jwks.is_some())]
+    {
+        if auth.mode == Mode::None && is_given {
+            found.push((key, "is not used: `auth.mode` is \"none\", tokens are not looked at".to_owned()));
+        }
     }
     if !is_loopback(config.admin_listen.ip()) {
         found.push((
@@ -148,7 +170,10 @@ pub(super) fn pem(given: String) -> Result<String, String> {
 fn key_complaint(error: KeyError) -> Complaint {
     let key = match error {
         KeyError::NoKey => "auth.mode",
-        KeyError::PublicKey | KeyError::PrivateKey | KeyError::ShortKey => "auth.public_key",
+        KeyError::PublicKey(_)
+        | KeyError::PrivateKey(_)
+        | KeyError::ShortKey(_)
+        | KeyError::TooManyKeys(_) => "auth.public_key",
         KeyError::NoKeyFor(..) => "auth.algorithms",
     };
     (key, error.to_string())

@@ -22,7 +22,7 @@ use crate::auth::{self, Mode};
 use crate::hub::OnOverflow;
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
-use crate::{admission, http, hub, listener, memory, shard, watchdog, ws};
+use crate::{admission, http, hub, jwks, listener, memory, shard, watchdog, ws};
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
@@ -44,6 +44,8 @@ pub struct Config {
     pub log: Log,
     /// Tokens.
     pub auth: auth::Options,
+    /// How the keys that may change are read.
+    pub jwks: jwks::Options,
     /// The upgrade.
     pub http: http::Options,
     /// Limits by address, and proxies.
@@ -72,6 +74,7 @@ impl Default for Config {
             drain_window: Duration::from_secs(5),
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
             auth: auth::Options::default(),
+            jwks: jwks::Options::default(),
             http: demo,
             admission: admission::Options::default(),
             listener: listener::Options::default(),
@@ -222,7 +225,7 @@ impl Config {
             let told = |key: &str| mistakes.iter().any(|mistake| mistake.key.as_deref() == Some(key));
             // Whether a key is missing or fits cannot be told when one could not be read.
             let needs_keys = matches!(key, "auth.mode" | "auth.algorithms");
-            let unread_key = || ["auth.secret", "auth.public_key"].into_iter().any(told);
+            let unread_key = || ["auth.secret", "auth.public_key", "auth.jwks"].into_iter().any(told);
             told(key) || partner(key).is_some_and(told) || (needs_keys && unread_key())
         };
         // One value may be too much for several defaults, which is one mistake; what was given is each its own.

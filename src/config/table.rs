@@ -1,11 +1,12 @@
 //! Every setting, once: key, meaning, kind and place. All else is derived from this table.
 
-use crate::auth::{Algorithm, Secret};
+use crate::auth::{Algorithm, JwksSource, Secret};
 use crate::id::NodeId;
+use crate::jwks;
 
 use super::value::{
-    Value, address, byte_rate, choice, count, duration, flag, leeway, list, most, networks, quoted, rate,
-    size, text, window,
+    Value, address, byte_rate, choice, count, duration, flag, leeway, list, most, networks, one_or_list,
+    quoted, rate, size, text, window,
 };
 use super::{Config, check, rooms};
 
@@ -132,18 +133,49 @@ pub(super) static SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "auth.public_key",
-        doc: "The public key of RS256, ES256 or EdDSA: PEM text, or the path of a PEM file.",
+        doc: "The public key of RS256, ES256 or EdDSA: PEM text, or the path of a PEM file; or a list of those, at most\n8 keys, of which any may have signed a token.",
         example: Some("\"/etc/fanfare/jwt.pem\""),
         parse: |config, value| {
-            let given = text::parse(value)?.unwrap_or_default();
-            config.auth.public_key = Some(check::pem(given)?);
+            let given = one_or_list::parse(value)?;
+            config.auth.public_keys = given.into_iter().map(check::pem).collect::<Result<_, _>>()?;
             Ok(())
         },
-        print: |config| text::print(&config.auth.public_key),
+        print: |config| one_or_list::print(&config.auth.public_keys),
+    },
+    Setting {
+        key: "auth.jwks",
+        doc: "A set of keys (JWKS) that may change while the gateway runs: the path of a file, or an https:// address.\nhttp:// only on this machine, or with `insecure`.",
+        example: Some("\"https://login.example.org/.well-known/jwks.json\""),
+        parse: |config, value| {
+            config.auth.jwks = text::parse(value)?.map(|given| jwks::locate(&given)).transpose()?;
+            Ok(())
+        },
+        print: |config| {
+            config.auth.jwks.as_ref().map(|source| match source {
+                JwksSource::File(path) => quoted(&path.display().to_string()),
+                JwksSource::Url(url) => quoted(url),
+            })
+        },
+    },
+    setting!(
+        "auth.jwks_refresh",
+        duration,
+        jwks.refresh,
+        "How often the address is asked anew; a file is looked at every two seconds. At least 1s."
+    ),
+    Setting {
+        key: "auth.jwks_ca",
+        doc: "Who may have certified that address, beside those whom the system trusts: PEM text, or the path of a PEM\nfile.",
+        example: Some("\"/etc/fanfare/ca.pem\""),
+        parse: |config, value| {
+            config.jwks.ca = text::parse(value)?.map(check::pem).transpose()?;
+            Ok(())
+        },
+        print: |config| text::print(&config.jwks.ca),
     },
     Setting {
         key: "auth.algorithms",
-        doc: "The accepted algorithms, of HS256, HS384, HS512, RS256, ES256, EdDSA.\nEmpty: HS256 for the secret, and the one that fits the public key.",
+        doc: "The accepted algorithms, of HS256, HS384, HS512, RS256, ES256, EdDSA.\nEmpty: HS256 for the secret, and those that fit the other keys.",
         example: None,
         parse: |config, value| {
             config.auth.algorithms =

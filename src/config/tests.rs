@@ -32,7 +32,8 @@ fn every_key_can_be_given_in_the_file_and_in_the_environment() {
     let default = Config::default();
     for setting in SETTINGS {
         let literal = (setting.print)(&default).or(setting.example.map(str::to_owned)).unwrap();
-        if setting.key == "auth.public_key" {
+        // Their examples are files.
+        if matches!(setting.key, "auth.public_key" | "auth.jwks_ca") {
             continue;
         }
         load(&format!("{} = {literal}", setting.key), &[], &[]).unwrap();
@@ -161,7 +162,22 @@ fn refuses_settings_that_do_not_fit_each_other() {
     for (file, part) in [
         ("auth.mode = \"jwt\"", "auth.mode: tokens are required, but neither"),
         ("auth.mode = \"jwt\"\nauth.public_key = \"/no/such/file\"", "auth.public_key: cannot read"),
-        ("auth.mode = \"jwt\"\nauth.public_key = \"-----BEGIN X\"", "auth.public_key: is not a PEM"),
+        ("auth.mode = \"jwt\"\nauth.public_key = [\"/no/such/file\"]", "auth.public_key: cannot read"),
+        ("auth.mode = \"jwt\"\nauth.public_key = []\n", "auth.mode: tokens are required"),
+        (
+            "auth.mode = \"jwt\"\nauth.jwks = \"/no/such/file\"",
+            "auth.jwks: cannot be used: the file cannot be read",
+        ),
+        (
+            "auth.mode = \"jwt\"\nauth.jwks = \"ftp://a/\"",
+            "auth.jwks: must be the path of a file, or begin with https://",
+        ),
+        (
+            "auth.mode = \"jwt\"\nauth.jwks = \"http://example.org/\"",
+            "auth.jwks: is read over http:// from another",
+        ),
+        ("auth.jwks_refresh = \"500ms\"", "auth.jwks_refresh: is less than 1s"),
+        ("auth.mode = \"jwt\"\nauth.public_key = \"-----BEGIN X\"", "auth.public_key: key 1 is not a PEM"),
         (
             "auth.mode = \"jwt\"\nauth.secret = \"s\"\nauth.algorithms = [\"RS256\"]",
             "auth.algorithms: `RS256` needs",
@@ -199,7 +215,7 @@ fn a_mistake_of_one_auth_key_hides_no_mistake_of_another() {
         ("mode = \"jwt\"\nleeway = 5", &["auth.leeway: expected", "auth.mode: tokens are"]),
         (
             "mode = \"jwt\"\nalgorithms = [\"HS25\"]\npublic_key = \"-----BEGIN X\"",
-            &["auth.algorithms: `HS25`", "auth.public_key: is not a PEM"],
+            &["auth.algorithms: `HS25`", "auth.public_key: key 1 is not a PEM"],
         ),
         (
             "mode = \"jwt\"\nalgorithms = [\"RS256\"]\npublic_key = \"/no/such/file\"",

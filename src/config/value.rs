@@ -340,6 +340,26 @@ pub(super) mod list {
     }
 }
 
+/// As [`list`], but one of them may also be given alone.
+pub(super) mod one_or_list {
+    use super::{Value, list, quoted};
+
+    pub(in super::super) fn parse(value: &Value) -> Result<Vec<String>, String> {
+        match value {
+            Value::Text(one) => list::parse(&Value::List(vec![one.clone()])),
+            other => list::parse(other),
+        }
+    }
+
+    pub(in super::super) fn print(value: &[String]) -> Option<String> {
+        match value {
+            [] => None,
+            [one] => Some(quoted(one)),
+            several => list::print(several),
+        }
+    }
+}
+
 /// Text that is not empty, or nothing at all.
 pub(super) mod text {
     use super::{Value, quoted};

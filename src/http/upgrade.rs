@@ -296,6 +296,7 @@ fn result(error: Option<&AuthError>) -> AuthResult {
         Some(AuthError::Malformed) => AuthResult::Malformed,
         Some(AuthError::BadClaim(_) | AuthError::MissingClaim(_)) => AuthResult::BadClaim,
         Some(AuthError::WrongAlgorithm) => AuthResult::WrongAlgorithm,
+        Some(AuthError::UnknownKey) => AuthResult::UnknownKey,
         Some(AuthError::BadSignature) => AuthResult::BadSignature,
         Some(AuthError::Expired) => AuthResult::Expired,
         Some(AuthError::NotYetValid) => AuthResult::NotYetValid,

@@ -4,8 +4,8 @@ use metrics::{Counter, Gauge};
 
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage,
-    WriteResult,
+    HandshakeFailure, LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, SentType,
+    Source, Stage, WriteResult,
 };
 use super::merged::{Histogram, Samples, Seconds};
 use super::{Recorder, table};
@@ -290,6 +290,25 @@ impl HttpMetrics {
             duration: recorder.histogram(&table::HANDSHAKE_DURATION, &[("stage", "total")]),
             auth: recorder.counters(&table::AUTH_ATTEMPTS),
             auth_duration: recorder.histogram(&table::AUTH_DURATION, &[]),
+        }
+    }
+}
+
+/// What reading the keys of tokens counts.
+#[derive(Clone)]
+pub struct JwksMetrics {
+    /// Attempts.
+    pub refreshes: Family<Refresh, Counter>,
+    /// When one last went well, in Unix seconds.
+    pub last_success: Gauge,
+}
+
+impl JwksMetrics {
+    /// Registers the handles.
+    pub fn new(recorder: &Recorder) -> Self {
+        Self {
+            refreshes: recorder.counters(&table::JWKS_REFRESHES),
+            last_success: recorder.gauge(&table::JWKS_LAST_SUCCESS, &[]),
         }
     }
 }

@@ -347,6 +347,8 @@ label! {
         BadClaim = "bad_claim",
         /// Signed with an algorithm that is not accepted.
         WrongAlgorithm = "wrong_algorithm",
+        /// Signed by a key that is in no set, or not yet.
+        UnknownKey = "unknown_key",
         /// The signature does not fit the key.
         BadSignature = "bad_signature",
         /// Its time is over.
@@ -359,6 +361,16 @@ label! {
         WrongAudience = "wrong_audience",
         /// The application has revoked it.
         Revoked = "revoked",
+    }
+}
+
+label! {
+    /// How it ended to read the keys anew.
+    Refresh, "result" {
+        /// They are in force, the same or others.
+        Ok = "ok",
+        /// Those before stay.
+        Error = "error",
     }
 }
 

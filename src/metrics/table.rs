@@ -4,7 +4,8 @@ use metrics::Unit;
 
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, HandshakeFailure,
-    LabelValue, Layer, ReceivedClose, ReceivedType, RejectReason, SentType, Source, Stage, WriteResult,
+    LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, SentType, Source, Stage,
+    WriteResult,
 };
 
 /// What a metric is.
@@ -147,6 +148,10 @@ table! {
             [listed::<AuthResult>()], "Checks of a token at the upgrade, where one is required.";
         AUTH_DURATION: Kind::Histogram(LATENCY), "fanfare_auth_duration_seconds", Some(Unit::Seconds), [],
             "Time that the check of a token took.";
+        JWKS_REFRESHES: Kind::Counter, "fanfare_jwks_refreshes_total", Some(Unit::Count), [listed::<Refresh>()],
+            "How often `auth.jwks` was read: every `auth.jwks_refresh`, a file every 2 s.";
+        JWKS_LAST_SUCCESS: Kind::Gauge, "fanfare_jwks_last_success_timestamp_seconds", Some(Unit::Seconds), [],
+            "When it was last read well, in Unix seconds; 0 before that, and without `auth.jwks`.";
         OPENED: Kind::Counter, "fanfare_connections_opened_total", Some(Unit::Count),
             [TRANSPORT, listed::<Compressed>()], "Upgrades to WebSocket completed.";
         CLOSED: Kind::Counter, "fanfare_connections_closed_total", Some(Unit::Count),

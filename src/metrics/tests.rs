@@ -15,6 +15,7 @@ fn everything(recorder: &Recorder) -> (Vec<ShardMetrics>, impl Sized) {
         HttpMetrics::new(recorder),
         ListenerMetrics::new(recorder),
         HubMetrics::new(recorder),
+        JwksMetrics::new(recorder),
     );
     (shards, (admin, vitals, rest))
 }

@@ -1,6 +1,7 @@
 //! Builds each part from the configuration and joins them; the only place that knows all parts.
 
 mod drains;
+mod keys;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use crate::metrics::{
 };
 use crate::readiness::{Cause, Readiness};
 use crate::shard::{self, Parts};
-use crate::{auth, drain, http, inbox, watchdog};
+use crate::{auth, drain, http, inbox, jwks, watchdog};
 
 use drains::{BegunWith, Drains};
 
@@ -54,6 +55,9 @@ pub enum Error {
     /// A key or secret that cannot be used.
     #[error("auth: {0}")]
     Auth(#[from] auth::KeyError),
+    /// The keys that may change.
+    #[error("`auth.jwks` {0}")]
+    Keys(#[from] jwks::SourceError),
     /// A shard.
     #[error(transparent)]
     Shard(#[from] shard::SpawnError),
@@ -107,6 +111,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     let watched = watchdog::Shards::new(&recorder, &outlets, &vitals);
     let ready = Readiness::default();
     ready.block(Cause::Starting, "connections are not accepted yet", clock.now());
+    let _keys = keys::start(&config, &verifier, &recorder, &ready, clock)?;
     let gate = Gate::new(connections).with_memory(ledger.clone());
     let begun_with = BegunWith::default();
     let (controls, mut orders) = drain::controls();
@@ -135,7 +140,6 @@ async fn serve(config: Config) -> Result<(), Error> {
     let accept = listener.run((gate.clone(), desk), outlets.clone(), watch, accepting, clock);
     tokio::pin!(accept);
     let mut shards = watch_over(threads);
-    let window = config.drain_window;
     let mut drains = Drains {
         gate,
         shards: outlets.clone(),
@@ -143,7 +147,7 @@ async fn serve(config: Config) -> Result<(), Error> {
         ready,
         metrics,
         clock,
-        window,
+        window: config.drain_window,
         begun_with,
         current: None,
     };
