@@ -1,10 +1,12 @@
 """Who was refused, and why clients were closed."""
 
 from board.panels import SOME, Json, Query, Row, dashboard, graph, quantiles, stat
-from board.promql import quantile, rate, share
+from board.promql import gauge, quantile, rate, share
 
 ATTEMPTS = rate("fanfare_auth_attempts_total")
 REFUSED = rate("fanfare_auth_attempts_total", match='result!="ok"')
+
+JWKS_READ_AT = gauge("fanfare_jwks_last_success_timestamp_seconds", "instance", aggregation="max")
 
 
 def board() -> Json:
@@ -61,8 +63,8 @@ def board() -> Json:
             (
                 graph(
                     "Token checks by result",
-                    "`bad_signature` for all is a changed secret, `expired` a broken refresh or clock, `missing` a "
-                    "stranger.",
+                    "`bad_signature` for all is a changed secret, `unknown_key` a rotation that is not known here, "
+                    "`expired` a broken refresh or clock, `missing` a stranger.",
                     "cps",
                     Query(rate("fanfare_auth_attempts_total", "result"), "{{result}}"),
                     stack=True,
@@ -82,6 +84,25 @@ def board() -> Json:
                     Query(rate("fanfare_accepted_connections_total"), "accepted"),
                     Query(rate("fanfare_connections_opened_total"), "opened"),
                     Query(rate("fanfare_accept_errors_total", "reason"), "not accepted: {{reason}}"),
+                ),
+            ),
+        ),
+        Row(
+            "The keys of tokens",
+            (
+                graph(
+                    "Readings of the key set",
+                    "`auth.jwks`, by result; nothing without it. While `error` goes on, the keys before it stay in force.",
+                    "cps",
+                    Query(rate("fanfare_jwks_refreshes_total", "result"), "{{result}}"),
+                    width=12,
+                ),
+                graph(
+                    "Age of the key set",
+                    "Since it was last read well; it grows up to `auth.jwks_refresh`. Nothing before the first time.",
+                    "s",
+                    Query(f"time() - ({JWKS_READ_AT} > 0)", "{{instance}}"),
+                    width=12,
                 ),
             ),
         ),
