@@ -134,6 +134,8 @@ impl Refresher {
             tracing::info!(keys = set.len(), skipped = %set.skipped(), "the keys of tokens are taken from `auth.jwks`");
             self.text = text;
         }
+        // Whatever was missed up to here may be in this set; who missed it comes back and says so if not.
+        self.parts.verifier.take_missed_key();
         let now = self.parts.clock.now();
         self.schedule.succeeded(now);
         self.parts.metrics.refreshes[Refresh::Ok].increment(1);
@@ -154,7 +156,7 @@ impl Refresher {
             tracing::warn!(
                 reason,
                 left_out,
-                "`auth.jwks` could not be read; the keys before it stay in force"
+                "`auth.jwks` could not be read; what was read before stays in force"
             );
         }
     }

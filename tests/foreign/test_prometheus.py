@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
@@ -68,7 +69,10 @@ def panel_queries():
 class Dashboards(unittest.TestCase):
     def test_every_panel_and_rule_has_something_to_show_of_a_gateway_under_load(self):
         with contextlib.ExitStack() as stack:
-            gateway = stack.enter_context(Gateway(**SECURED, LIMITS__OUTBOUND_BYTES="256KiB"))
+            jwks = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "jwks.json")
+            with open(jwks, "w", encoding="utf-8") as file:
+                json.dump({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}, file)
+            gateway = stack.enter_context(Gateway(**SECURED, AUTH__JWKS=jwks, LIMITS__OUTBOUND_BYTES="256KiB"))
             prometheus = stack.enter_context(Prometheus({"loaded": gateway.admin}, FACTOR))
             running = load(
                 gateway, "--preset", "rooms", "-c", "100", "--rooms", "10", "-r", "100", "-d", "120s", "--warmup", "1s",
