@@ -88,7 +88,12 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
         print: |config| Some(rooms::print(&config.hub.rooms)),
     },
-    setting!("insecure", flag, insecure, "Allows `auth.mode = \"none\"` on an address that is not loopback."),
+    setting!(
+        "insecure",
+        flag,
+        insecure,
+        "Allows `auth.mode = \"none\"` on an address that is not loopback, and `auth.jwks` over http:// from elsewhere."
+    ),
     setting!("echo", flag, http.echo, "Serves /echo, which returns each message."),
     setting!(
         "broadcast",
