@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 
 pub(super) const NOW: u64 = 1_800_000_000;
