@@ -78,7 +78,7 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
         Err(_) => {
             if !received.is_empty() {
                 // One attempt: who is too slow to ask is not waited for to be told.
-                let _ = (&stream).write(&print(&shared.parser, &Refusal::timeout()));
+                let _ = (&stream).write(&print(&shared.parser, &Refusal::timeout(), &received));
             }
             HandshakeFailure::Timeout
         }
@@ -129,7 +129,7 @@ async fn serve(
 ) -> io::Result<Served> {
     let peer = match read_proxy_header(link, received, shared, peer).await? {
         Ok(peer) => peer,
-        Err(refusal) => return refused(link, shared, refusal).await,
+        Err(refusal) => return refused(link, received, shared, refusal).await,
     };
     let end = read_head(link, received, &shared.options).await?;
     let answered = end.and_then(|end| {
@@ -141,13 +141,18 @@ async fn serve(
             link.write_all(&answer).await?;
             Ok(admitted.map_or(Served::Page, |(end, admitted)| Served::Upgrade { end, admitted }))
         }
-        Err(refusal) => refused(link, shared, refusal).await,
+        Err(refusal) => refused(link, received, shared, refusal).await,
     }
 }
 
-async fn refused(link: &mut Link<'_>, shared: &Shared, refusal: Refusal) -> io::Result<Served> {
+async fn refused(
+    link: &mut Link<'_>,
+    received: &[u8],
+    shared: &Shared,
+    refusal: Refusal,
+) -> io::Result<Served> {
     refusal.log();
-    link.write_all(&print(&shared.parser, &refusal)).await?;
+    link.write_all(&print(&shared.parser, &refusal, received)).await?;
     Ok(Served::Refusal(refusal.failure()))
 }
 
@@ -313,9 +318,12 @@ fn demo() -> Response<Full<Bytes>> {
     response
 }
 
-/// A refusal as bytes. Not every head that is refused can be parsed, so this answers one that can.
-fn print(parser: &http1::Builder, refusal: &Refusal) -> Vec<u8> {
-    converse(parser, b"GET / HTTP/1.1\r\n\r\n", |_| refusal.response())
+/// A refusal of `request` as bytes. Not every head that is refused can be parsed, so this answers one that can.
+fn print(parser: &http1::Builder, refusal: &Refusal, request: &[u8]) -> Vec<u8> {
+    // The answer to HEAD has no body (RFC 9110 section 9.3.2), though it is refused.
+    let is_head = request.trim_ascii_start().starts_with(b"HEAD ");
+    let stand_in: &[u8] = if is_head { b"HEAD / HTTP/1.1\r\n\r\n" } else { b"GET / HTTP/1.1\r\n\r\n" };
+    converse(parser, stand_in, |_| refusal.response())
 }
 
 /// Has hyper parse a whole head, and print what `respond` answers.
