@@ -21,7 +21,7 @@ async fn upgrades_with_the_answer_of_the_rfc() {
     let upgraded = upgraded(outcome);
     assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
     assert!(has(&answer, "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
-    assert!(has(&answer, "upgrade: websocket") && has(&answer, "connection: upgrade"), "{answer}");
+    assert!(has(&answer, "upgrade: websocket\r\n") && has(&answer, "connection: upgrade\r\n"), "{answer}");
     assert!(!has(&answer, "sec-websocket-protocol") && !has(&answer, "content-length"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"));
     assert_eq!(upgraded.claims.user, crate::id::UserId::from_u64(7));

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -90,8 +90,8 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
 /// The parser, as every handshake uses it.
 pub(super) fn parser(options: &Options) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    // Told not to keep a connection alive, hyper would say `close` also in a 101; the other answers say it themselves.
     builder
-        .keep_alive(false)
         .title_case_headers(true)
         // The head is in bounds before hyper sees it; its own limits must only not be narrower.
         .max_buf_size(options.header_bytes.saturating_add(READ_BYTES).max(HYPER_BUFFER_BYTES_MIN));
@@ -315,6 +315,7 @@ fn demo() -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(DEMO));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
