@@ -462,9 +462,10 @@ const READ_BYTES: usize = 2048;
 /// The 101, with room to spare.
 const ANSWER_BYTES: usize = 512;
 
-/// How long, and for how many bytes, a peer that was refused may go on sending.
+/// How long, and for how many bytes, a peer that was refused may go on sending. All that a sender may have on its way when
+/// it is refused, and read within a millisecond, for the shard does nothing else meanwhile.
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 * 1024;
+const LINGER_BYTES: usize = 1024 * 1024;
 
 /// hyper takes no smaller limit.
 const HYPER_BUFFER_BYTES_MIN: usize = 8192;

@@ -261,6 +261,10 @@ class Sizes(Case):
                 self.refused(start + flood * 8000, status, send=Wire.send_what_is_taken)
         self.assertLess(resident_bytes(SHARED) - before, 8 << 20)
 
+    def test_resets_nobody_who_had_a_megabyte_on_its_way(self):
+        for start, status in ((request(method="POST", headers=["Content-Length: 900000"]), 405), (b"GET /ws HTTP/1.1\r\nX: ", 431)):
+            self.refused(start + b"a" * 900_000, status)
+
     def test_takes_no_memory_for_hundreds_of_heads_that_never_end(self):
         gateway = self.gateway(LIMITS__HANDSHAKE="2s")
         before = resident_bytes(gateway), descriptors(gateway)

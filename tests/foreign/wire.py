@@ -117,8 +117,15 @@ class Wire:
         with contextlib.suppress(EOFError):
             while True:
                 self._more()
+        self.check_end()
         rest, self.buffer = self.buffer, b""
         return rest
+
+    def check_end(self):
+        """A reset behind the end of the stream is no end of it for a reader, but an error of the socket."""
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
 
     def frame(self):
         """The first byte and the payload of the next frame."""
@@ -138,6 +145,7 @@ class Wire:
                 try:
                     self._more()
                 except EOFError:
+                    self.check_end()
                     return frames
             frames.append(self.frame())
 
