@@ -1,62 +1,14 @@
 // What the gateway promises, asked of a running one through the npm package `ws`.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { createRequire } from "node:module";
-import path from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 
-const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
-const MODULES = process.env.FANFARE_FOREIGN ?? path.join(ROOT, "target/foreign");
-const { WebSocket } = createRequire(path.join(MODULES, "package.json"))("ws");
-const BINARY = process.env.FANFARE_BIN ?? path.join(ROOT, "target/debug/fanfare");
-const DEADLINE = 20_000;
+import { DEADLINE, inTime, installed, start } from "./support.mjs";
 
-function inTime(promise, what) {
-  const stop = new AbortController();
-  const late = pause(DEADLINE, undefined, { signal: stop.signal }).then(() => {
-    throw new Error(`${what}: not within ${DEADLINE} ms`);
-  });
-  late.catch(() => {});
-  return Promise.race([promise, late]).finally(() => stop.abort());
-}
-
-async function start(args = [], settings = {}) {
-  const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("FANFARE_")));
-  for (const [key, value] of Object.entries({ DRAIN__WINDOW: "200ms", ...settings })) env[`FANFARE_${key}`] = value;
-  const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--shards", "2"];
-  const child = spawn(BINARY, [...listen, ...args], { cwd: ROOT, env, stdio: ["ignore", "pipe", "ignore"] });
-  const exited = once(child, "exit");
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const address = async (name) => {
-    const { value } = await inTime(lines.next(), `listening ${name}`);
-    assert.match(value ?? "", new RegExp(`^listening ${name} `));
-    return value.split(" ")[2];
-  };
-  const url = await address("public");
-  const admin = await address("admin");
-  return {
-    url,
-    admin,
-    async stop() {
-      child.kill("SIGTERM");
-      const [code] = await inTime(exited, "exit").catch((error) => {
-        child.kill("SIGKILL");
-        throw error;
-      });
-      return code;
-    },
-    async metric(series) {
-      const text = await (await fetch(`${admin}/metrics`)).text();
-      const line = text.split("\n").find((line) => line.startsWith(`${series} `));
-      return line === undefined ? undefined : Number(line.slice(series.length + 1));
-    },
-  };
-}
+const { WebSocket } = installed("ws");
 
 class Client {
   constructor(socket) {
@@ -144,6 +96,32 @@ test("a client that offers compression is given long messages compressed, and is
   for (const content of ["short", "long ".repeat(2000), "\u{1f3ba}".repeat(500)]) {
     assert.equal((await ann.request({ type: "message", room_id: "packed", content })).type, "ack");
     for (const client of [ann, bob]) assert.equal((await client.nextOf("message")).content, content);
+  }
+});
+
+test("compression is understood with every combination of parameters", async () => {
+  const echo = gateway.url.replace("/ws", "/echo");
+  const noise = randomBytes(65_536);
+  const messages = ["", "short", "Trompete \u{1f3ba} ".repeat(500), "x".repeat(65_536), noise, Buffer.alloc(65_536), noise.subarray(0, 1)];
+  for (const serverMaxWindowBits of [undefined, 9, 12, 15]) {
+    for (const clientMaxWindowBits of [undefined, true, 9, 15]) {
+      for (const takeover of [undefined, true]) {
+        const given = { serverMaxWindowBits, clientMaxWindowBits, serverNoContextTakeover: takeover, clientNoContextTakeover: takeover };
+        const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+        const socket = new WebSocket(echo, { perMessageDeflate: { threshold: 0, ...options } });
+        await inTime(once(socket, "open"), JSON.stringify(options));
+        assert.match(socket.extensions, /^permessage-deflate/);
+        for (const message of [...messages, ...messages]) {
+          const got = once(socket, "message");
+          socket.send(message);
+          const [data, isBinary] = await inTime(got, "an echo");
+          assert.ok(isBinary ? data.equals(message) : data.toString() === message, JSON.stringify(options));
+        }
+        const ended = once(socket, "close");
+        socket.close(1000);
+        assert.equal((await inTime(ended, "close"))[0], 1000);
+      }
+    }
   }
 });
 
