@@ -9,7 +9,7 @@ import zlib
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from support import DEADLINE, Client, Gateway
-from wire import Wire, close_code, descriptors, frame, resident_bytes
+from wire import QUIET, Wire, close_code, descriptors, frame, resident_bytes
 
 SHARED = None
 LIMIT = 65536
@@ -20,7 +20,7 @@ TEXTS = [text.encode() for text in ("", "a", "hello " * 20, "Trompete \U0001f3ba
 
 def setUpModule():
     global SHARED
-    SHARED = Gateway("--echo")
+    SHARED = Gateway("--echo", **QUIET)
 
 
 def tearDownModule():
@@ -182,7 +182,7 @@ class Mistakes(Case):
             self.echoed(wire, b"x" * size)
 
     def test_bounds_the_memory_and_work_of_hundreds_of_bombs(self):
-        gateway = self.enterContext(Gateway("--echo"))
+        gateway = self.enterContext(Gateway("--echo", **QUIET))
         with Wire.upgraded(gateway, headers=OFFER) as wire:
             wire.send(frame(0xC2, deflated(bytes(100 * MIB), 9)[:LIMIT]))
             wire.frames()

@@ -6,7 +6,7 @@ import time
 import unittest
 
 from support import Gateway, RawClient, poll
-from wire import Wire, close_code, close_frame, descriptors, frame, request, resident_bytes
+from wire import QUIET, Wire, close_code, close_frame, descriptors, frame, request, resident_bytes
 
 MIB = 1 << 20
 # What an allocator may keep, and a build without optimizations takes: far below every flood here.
@@ -14,7 +14,7 @@ SLACK = 24 * MIB
 
 
 class Case(unittest.TestCase):
-    SETTINGS = {}
+    SETTINGS = QUIET
 
     def setUp(self):
         self.wires = []

@@ -5,8 +5,8 @@ import struct
 import threading
 import unittest
 
-from support import Gateway, RawClient, poll
-from wire import ZEROS, Wire, close_code, close_frame, descriptors, frame, resident_bytes
+from support import Gateway, RawClient
+from wire import QUIET, ZEROS, Wire, close_code, close_frame, frame, resident_bytes
 
 SHARED = None
 BYSTANDER = None
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 def setUpModule():
     global SHARED, BYSTANDER
-    SHARED = Gateway("--echo")
+    SHARED = Gateway("--echo", **QUIET)
     BYSTANDER = RawClient(SHARED)
     BYSTANDER.next_of("welcome")
 
@@ -36,7 +36,7 @@ class Case(unittest.TestCase):
         return self.enterContext(Wire.upgraded(gateway or SHARED, path, **options))
 
     def gateway(self, *args, **settings):
-        return self.enterContext(Gateway("--echo", *args, **settings))
+        return self.enterContext(Gateway("--echo", *args, **QUIET, **settings))
 
     def talk(self, pieces, path="/echo"):
         """All frames that answer the pieces, up to the proper end that follows a Close."""

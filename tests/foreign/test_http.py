@@ -4,80 +4,11 @@ import json
 import time
 import unittest
 
-import jwt
+from exchange import HttpCase
+from support import Gateway, poll
+from wire import KEY, QUIET, Wire, descriptors, frame, request, resident_bytes
 
-from support import SECRET, Gateway, RawClient, poll
-from wire import ACCEPT, KEY, Wire, descriptors, frame, request, resident_bytes
-
-SHARED = None
-BYSTANDER = None
-
-
-def setUpModule():
-    global SHARED, BYSTANDER
-    SHARED = Gateway("--echo")
-    BYSTANDER = RawClient(SHARED)
-    BYSTANDER.next_of("welcome")
-
-
-def tearDownModule():
-    BYSTANDER.close()
-    code = SHARED.stop()
-    assert code == 0, f"exit code {code}: {''.join(SHARED.log)}"
-
-
-class Case(unittest.TestCase):
-    def tearDown(self):
-        BYSTANDER.send(type="ping", id=self.id())
-        self.assertEqual(BYSTANDER.next_of("pong")["id"], self.id(), "whoever else is connected is served")
-
-    def wire(self, gateway=None, **options):
-        return self.enterContext(Wire(gateway or SHARED, **options))
-
-    def gateway(self, *args, **settings):
-        return self.enterContext(Gateway(*args, **settings))
-
-    def refused(self, data, status, gateway=None, send=Wire.send, has_body=True):
-        """The answer to `data`, which is a refusal in every respect."""
-        wire = self.wire(gateway)
-        send(wire, data)
-        answer = wire.answer(has_body)
-        self.assertEqual(answer.status, status, data[:300])
-        self.assertIn("close", answer.tokens("connection"))
-        self.assertEqual(answer.header("content-type"), "application/json")
-        if has_body:
-            body = json.loads(answer.body)
-            self.assertEqual(set(body), {"error", "message"})
-            self.assertTrue(body["error"] and body["message"], body)
-        self.assertEqual(wire.rest(), b"", "one answer, and the proper end of the connection")
-        return answer
-
-    def refused_each(self, status, *requests, **options):
-        for data in requests:
-            with self.subTest(data[:200]):
-                self.refused(data, status, **options)
-
-    def accepted(self, data, gateway=None, send=Wire.send):
-        """The wire after a 101 that is right, and the answer."""
-        wire = self.wire(gateway)
-        send(wire, data)
-        answer = wire.answer()
-        self.assertEqual(answer.status, 101, data[:300])
-        self.assertEqual(answer.tokens("connection"), ["upgrade"])
-        self.assertEqual(answer.tokens("upgrade"), ["websocket"])
-        self.assertEqual(answer.header("sec-websocket-accept"), ACCEPT)
-        self.assertNotIn("content-length", answer.headers)
-        self.assertNotIn("transfer-encoding", answer.headers)
-        return wire, answer
-
-    def accepted_each(self, *requests):
-        for data in requests:
-            with self.subTest(data[:200]):
-                wire, _ = self.accepted(data)
-                self.assertEqual(wire.json()["type"], "welcome")
-
-
-class NoUpgrade(Case):
+class NoUpgrade(HttpCase):
     def refused_426(self, *requests):
         for data in requests:
             with self.subTest(data):
@@ -108,7 +39,7 @@ class NoUpgrade(Case):
         )
 
 
-class Keys(Case):
+class Keys(HttpCase):
     def test_answers_400_to_every_key_that_is_none(self):
         values = ("", " ", "x", KEY[:-1], KEY[:-2], KEY + "=", "A" * 24, "A" * 23 + "=", "A" * 20 + "====", "=" * 24, "A" * 44,
                   "AAAAAAAAAAAAAAAAAAAA", KEY.replace("G", "*", 1), KEY.replace("G", "-", 1), "AAAAAAAAAAA AAAAAAAAAAA==",
@@ -123,7 +54,7 @@ class Keys(Case):
         self.refused_each(400, request(headers=[f"Sec-WebSocket-Key: {KEY}"]), request(headers=["sec-websocket-key: x"]))
 
 
-class RequestLines(Case):
+class RequestLines(HttpCase):
     def test_answers_405_to_other_methods_and_says_which_is_right(self):
         for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW", "get", "GETT"):
             with self.subTest(method):
@@ -168,7 +99,7 @@ class RequestLines(Case):
         self.refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 400)
 
 
-class HeaderFields(Case):
+class HeaderFields(HttpCase):
     def test_answers_400_to_no_host_two_hosts_or_a_broken_one(self):
         values = ("", " ", "a b", "a/b", "user@a", "a,b", "a?b", "a#b", "a\\b", "\"a\"", "<a>", "\xe9")
         self.refused_each(
@@ -231,7 +162,7 @@ class HeaderFields(Case):
         self.refused(request(method="POST", headers=["Content-Length: 5"]) + b"hello" + request("/ws"), 405)
 
 
-class Sizes(Case):
+class Sizes(HttpCase):
     def test_answers_431_at_once_to_a_head_over_the_limit(self):
         base = len(request(headers=["X: "]))
         self.accepted_each(request(headers=["X: " + "a" * (16384 - base)]))
@@ -250,7 +181,7 @@ class Sizes(Case):
         self.refused_each(414, request("/ws?" + "a" * 8300), request("/" + "a" * 60000), b"GET /" + b"a" * 9000)
 
     def test_tells_also_those_who_go_on_sending_megabytes(self):
-        before = resident_bytes(SHARED)
+        before = resident_bytes(self.shared)
         flood = b"X-Flood: " + b"a" * 1000 + b"\r\n"
         for start, status in (
             (request("/nothing"), 404),
@@ -259,7 +190,7 @@ class Sizes(Case):
         ):
             with self.subTest(status):
                 self.refused(start + flood * 8000, status, send=Wire.send_what_is_taken)
-        self.assertLess(resident_bytes(SHARED) - before, 8 << 20)
+        self.assertLess(resident_bytes(self.shared) - before, 8 << 20)
 
     def test_resets_nobody_who_had_a_megabyte_on_its_way(self):
         for start, status in ((request(method="POST", headers=["Content-Length: 900000"]), 405), (b"GET /ws HTTP/1.1\r\nX: ", 431)):
@@ -279,10 +210,11 @@ class Sizes(Case):
         poll("descriptors back", lambda: descriptors(gateway) <= before[1])
 
 
-class Timing(Case):
+class Timing(HttpCase):
     @classmethod
     def setUpClass(cls):
-        cls.hasty = cls.enterClassContext(Gateway("--echo", LIMITS__HANDSHAKE="700ms"))
+        super().setUpClass()
+        cls.hasty = cls.enterClassContext(Gateway("--echo", **QUIET, LIMITS__HANDSHAKE="700ms"))
 
     def test_closes_a_connection_that_says_nothing(self):
         wire, begun = self.wire(self.hasty), time.monotonic()
@@ -324,13 +256,13 @@ class Timing(Case):
             self.assertIn(wire.rest()[:13], (b"", b"HTTP/1.1 400 "))
 
     def test_ends_the_connection_of_those_who_end_theirs_before_the_request_is_whole(self):
-        before = descriptors(SHARED)
+        before = descriptors(self.shared)
         for cut in (0, 1, 20, len(request()) - 1):
             wire = self.wire()
             wire.send(request()[:cut])
             wire.end_sending()
             wire.rest()
-        poll("descriptors back", lambda: descriptors(SHARED) <= before)
+        poll("descriptors back", lambda: descriptors(self.shared) <= before)
 
     def test_answers_those_who_ended_their_side_behind_the_request(self):
         wire = self.wire()
@@ -345,18 +277,18 @@ class Timing(Case):
         wire.rest()
 
     def test_gives_descriptors_back_after_hundreds_of_resets_at_every_stage(self):
-        before = descriptors(SHARED)
+        before = descriptors(self.shared)
         stages = (b"", b"GET", request()[:-1], request(), request("/nothing"), request() + frame(0x81, b"x" * 100)[:50],
                   request(method="POST") + bytes(5000))
         for _ in range(50):
             for data in stages:
-                wire = Wire(SHARED)
+                wire = Wire(self.shared)
                 wire.send(data)
                 wire.reset()
-        poll("descriptors back", lambda: descriptors(SHARED) <= before)
+        poll("descriptors back", lambda: descriptors(self.shared) <= before)
 
 
-class Pieces(Case):
+class Pieces(HttpCase):
     def test_takes_a_head_byte_by_byte(self):
         for end in (b"\r\n", b"\n"):
             wire, _ = self.accepted(request().replace(b"\r\n", end), send=Wire.send_bytewise)
@@ -393,178 +325,6 @@ class Pieces(Case):
             wire, _ = self.accepted(request("/echo") + second)
             # "G" has no reserved bit that would be allowed, so that this is the end of the conversation.
             self.assertEqual([(first, payload[:2]) for first, payload in wire.frames()], [(0x88, b"\x03\xea")])
-
-
-class Subprotocols(Case):
-    def chosen(self, *lines):
-        wire, answer = self.accepted(request(headers=[f"Sec-WebSocket-Protocol: {line}" for line in lines]))
-        wire.socket.close()
-        return answer.header("sec-websocket-protocol")
-
-    def test_chooses_the_first_that_is_known_of_all_headers(self):
-        for lines, chosen in (
-            (["fanfare.v1"], "fanfare.v1"),
-            (["a, fanfare.v1.ndjson,fanfare.v1"], "fanfare.v1.ndjson"),
-            (["a", "b", "fanfare.v1 , c"], "fanfare.v1"),
-            (["fanfare.v1", "fanfare.v1"], "fanfare.v1"),
-            ([",", "", ", fanfare.v1"], "fanfare.v1"),
-            ([", ".join(f"p{number}" for number in range(500)) + ", fanfare.v1"], "fanfare.v1"),
-        ):
-            self.assertEqual(self.chosen(*lines), chosen, lines)
-
-    def test_chooses_none_that_was_not_offered_or_is_not_known(self):
-        for line in ("", ",", "FANFARE.V1", "fanfare.v2", "fanfare.v1x", "\"fanfare.v1\"", "fanfare.v1;q=1", "\xe9", "a b fanfare.v1"):
-            self.assertIsNone(self.chosen(line), line)
-
-    def test_never_tells_the_token_back(self):
-        self.assertIsNone(self.chosen("fanfare.token.secret"))
-        self.assertEqual(self.chosen("fanfare.token.secret, fanfare.v1"), "fanfare.v1")
-
-
-class Origins(Case):
-    def test_answers_403_to_pages_of_other_origins(self):
-        origins = ("https://elsewhere.example", "http://localhost.evil", "null", "", "file://", "http://127.0.0.1.evil:80", "http://user@evil",
-                   "http://localhost@evil", "localhost", "http://", "\xe9")
-        self.refused_each(403, *(request(headers=[f"Origin: {origin}"]) for origin in origins))
-        self.refused(request(headers=["Origin: http://localhost", "Origin: http://localhost"]), 403)
-
-    def test_lets_in_pages_of_its_own_host_and_clients_that_are_none(self):
-        self.accepted_each(
-            request(),
-            request(host="chat.example", headers=["Origin: https://chat.example"]),
-            request(host="chat.example:8080", headers=["Origin: http://chat.example:8080"]),
-            request(headers=["Origin: http://localhost:5173"]),
-        )
-
-
-class Tokens(Case):
-    @classmethod
-    def setUpClass(cls):
-        cls.secured = cls.enterClassContext(Gateway("--echo", AUTH__MODE="jwt", AUTH__SECRET=SECRET))
-
-    @staticmethod
-    def token(key=SECRET, algorithm="HS256", **claims):
-        claims = {"sub": "ann", "exp": int(time.time()) + 600, **claims}
-        return jwt.encode({name: value for name, value in claims.items() if value is not None}, key, algorithm=algorithm)
-
-    @staticmethod
-    def places(token):
-        return (
-            request(f"/ws?token={token}"),
-            request(headers=[f"Authorization: Bearer {token}"]),
-            request(headers=[f"Sec-WebSocket-Protocol: fanfare.token.{token}"]),
-            request("/echo", headers=[f"authorization: bEaReR {token}"]),
-        )
-
-    def refused_401(self, *requests):
-        for data in requests:
-            with self.subTest(data[:200]):
-                answer = self.refused(data, 401, self.secured)
-                self.assertEqual(json.loads(answer.body)["error"], "unauthorized")
-                self.assertIn("Bearer", answer.header("www-authenticate"))
-
-    def test_takes_a_good_token_from_every_place(self):
-        for data in self.places(self.token()):
-            self.accepted(data, self.secured)
-
-    def test_answers_401_before_any_101_to_tokens_that_are_not_good_in_every_place(self):
-        now = int(time.time())
-        unsigned = jwt.encode({"sub": "ann", "exp": now + 600}, None, algorithm="none")
-        head, body, signature = self.token().split(".")
-        for name, token in {
-            "expired": self.token(exp=now - 3600),
-            "not yet valid": self.token(nbf=now + 3600),
-            "wrongly signed": self.token(key="another secret that is long enough for the algorithm"),
-            "unsigned": unsigned,
-            "unsigned with a signature": unsigned + signature,
-            "signature cut off": f"{head}.{body}.",
-            "signature left away": f"{head}.{body}",
-            "body of another": f"{head}.{unsigned.split('.')[1]}x.{signature}",
-            "no user": self.token(sub=None),
-            "no expiry": self.token(exp=None),
-            "no token": "x",
-            "three dots": "...",
-        }.items():
-            with self.subTest(name):
-                self.refused_401(*self.places(token))
-
-    def test_answers_401_where_there_is_none(self):
-        self.refused_401(
-            request(), request("/ws?token="), request("/ws?token"), request("/ws?TOKEN=x"), request(headers=["Authorization: Bearer"]),
-            request(headers=["Authorization: Basic YTpi"]), request(headers=["Authorization:"]),
-            request(headers=["Sec-WebSocket-Protocol: fanfare.token."]), request("/ws?token=%FF"), request("/ws?token=%"),
-        )
-
-    def test_takes_the_first_place_that_has_one_good_or_bad(self):
-        good, bad = self.token(), self.token(exp=1)
-        self.refused_401(
-            request(f"/ws?token={good}", headers=[f"Authorization: Bearer {bad}"]),
-            request(f"/ws?token={good}", headers=[f"Sec-WebSocket-Protocol: fanfare.token.{bad}"]),
-        )
-        self.accepted(request(f"/ws?token={bad}", headers=[f"Authorization: Bearer {good}"]), self.secured)
-
-    def test_asks_for_no_token_before_the_request_is_sound(self):
-        self.refused(request("/nothing"), 404, self.secured)
-        self.refused(request(without=["Host"]), 400, self.secured)
-        self.refused(request(without=["Upgrade"]), 426, self.secured)
-
-
-class Extensions(Case):
-    def taken(self, *lines):
-        wire, answer = self.accepted(request("/echo", headers=[f"Sec-WebSocket-Extensions: {line}" for line in lines]))
-        wire.send(frame(0x81, b"still here"))
-        self.assertEqual(wire.frame(), (0x81, b"still here"))
-        wire.socket.close()
-        return answer.header("sec-websocket-extensions")
-
-    def test_declines_every_offer_that_is_broken_unknown_or_has_something_twice(self):
-        for offer in (
-            "", ",", ";", "=", "permessage-deflat", "x-webkit-deflate-frame", "permessage-bzip2", "permessage-deflate;", "permessage-deflate; ;",
-            "permessage-deflate; x", "permessage-deflate; server_max_window_bits", "permessage-deflate; server_max_window_bits=",
-            "permessage-deflate; server_max_window_bits=08", "permessage-deflate; server_max_window_bits=7",
-            "permessage-deflate; server_max_window_bits=16", "permessage-deflate; server_max_window_bits=-9",
-            "permessage-deflate; server_max_window_bits=9.0", "permessage-deflate; server_max_window_bits=0x9",
-            "permessage-deflate; server_max_window_bits=\"08\"", "permessage-deflate; server_max_window_bits=\"9", "permessage-deflate; client_max_window_bits=08",
-            "permessage-deflate; client_max_window_bits=99999999999999999999", "permessage-deflate; client_max_window_bits=\"\"",
-            "permessage-deflate; server_no_context_takeover=1", "permessage-deflate; client_no_context_takeover=\"\"",
-            "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
-            "permessage-deflate; client_max_window_bits; client_max_window_bits=10", "permessage-deflate; server_max_window_bits=9; server_max_window_bits=9",
-            "permessage-deflate=1", "x; y=\", permessage-deflate, \"", "\xe9, permessage-deflate; \xe9", "permessage-deflate " * 50,
-        ):
-            with self.subTest(offer):
-                self.assertIsNone(self.taken(offer))
-
-    def test_takes_an_offer_with_every_parameter_and_answers_with_legal_ones(self):
-        for parameters in (
-            "", "; client_max_window_bits", "; client_max_window_bits=15", ";client_max_window_bits=\"10\"", "; server_max_window_bits=15",
-            "; server_max_window_bits=9", "; server_no_context_takeover", "; client_no_context_takeover",
-            " ; client_max_window_bits ; server_max_window_bits = 12 ;\tserver_no_context_takeover; client_no_context_takeover",
-        ):
-            with self.subTest(parameters):
-                name, *answered = [part.strip() for part in self.taken(f"permessage-deflate{parameters}").split(";")]
-                self.assertEqual(name, "permessage-deflate")
-                names = [part.split("=")[0] for part in answered]
-                self.assertEqual(len(names), len(set(names)))
-                self.assertLessEqual(set(names), {"server_no_context_takeover", "client_no_context_takeover", "server_max_window_bits",
-                                                  "client_max_window_bits"})
-                if "server_no_context_takeover" in parameters:
-                    self.assertIn("server_no_context_takeover", names)
-                if "server_max_window_bits" in parameters:
-                    asked = int(parameters.split("server_max_window_bits")[1].split(";")[0].strip(" ="))
-                    granted = [int(part.split("=")[1]) for part in answered if part.startswith("server_max_window_bits")]
-                    self.assertTrue(granted and 8 <= granted[0] <= asked, answered)
-                if "client_max_window_bits" not in parameters:
-                    self.assertNotIn("client_max_window_bits", names, "the client did not say that it understands this")
-
-    def test_takes_the_first_good_offer_of_several_once(self):
-        for lines in (
-            ["permessage-deflate; x, permessage-deflate; server_max_window_bits=15, permessage-deflate"],
-            ["permessage-bzip2", "permessage-deflate; server_max_window_bits=08", "permessage-deflate; server_max_window_bits=15"],
-            ["permessage-deflate; server_max_window_bits=15", "permessage-deflate"],
-        ):
-            answered = self.taken(*lines)
-            self.assertEqual(answered.count("permessage-deflate"), 1)
-            self.assertIn("server_max_window_bits=15", answered)
 
 
 if __name__ == "__main__":

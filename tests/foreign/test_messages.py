@@ -6,14 +6,14 @@ import time
 import unittest
 
 from support import Gateway, RawClient, masked, poll
-from wire import resident_bytes
+from wire import QUIET, resident_bytes
 
 SHARED = None
 
 
 def setUpModule():
     global SHARED
-    SHARED = Gateway()
+    SHARED = Gateway(**QUIET)
 
 
 def tearDownModule():
