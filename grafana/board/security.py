@@ -1,7 +1,7 @@
 """Who was refused, and why clients were closed."""
 
 from board.panels import SOME, Json, Query, Row, dashboard, graph, quantiles, stat
-from board.promql import gauge, quantile, rate, share
+from board.promql import gauge, increase, quantile, rate, share
 
 ATTEMPTS = rate("fanfare_auth_attempts_total")
 REFUSED = rate("fanfare_auth_attempts_total", match='result!="ok"')
@@ -71,8 +71,8 @@ def board() -> Json:
                 ),
                 graph(
                     "Refused handshakes by reason",
-                    "`auth` is 401, `origin` 403, `capacity` and `draining` 503; many `timeout` are connections that "
-                    "say nothing.",
+                    "`auth` is 401, `origin` 403, `capacity` and `draining` 503, `tls` a TLS handshake "
+                    "that failed; many `timeout` are connections that say nothing.",
                     "cps",
                     Query(rate("fanfare_handshake_failures_total", "reason"), "{{reason}}"),
                     stack=True,
@@ -102,6 +102,27 @@ def board() -> Json:
                     "Since it was last read well; it grows up to `auth.jwks_refresh`. Nothing before the first time.",
                     "s",
                     Query(f"time() - ({JWKS_READ_AT} > 0)", "{{instance}}"),
+                    width=12,
+                ),
+            ),
+        ),
+        Row(
+            "Certificate",
+            (
+                stat(
+                    "Runs out in",
+                    "When the first certificate of a gateway is no longer good; no value without TLS.",
+                    "s",
+                    "min ("
+                    + gauge("fanfare_tls_certificate_not_after_timestamp_seconds", "job, instance", aggregation="min")
+                    + ") - time()",
+                    width=12,
+                ),
+                graph(
+                    "Certificate reloads",
+                    "Attempts to use new files; after an `error` the certificate before is in force.",
+                    "short",
+                    Query(increase("fanfare_tls_reloads_total", "result"), "{{result}}"),
                     width=12,
                 ),
             ),

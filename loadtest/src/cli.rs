@@ -146,6 +146,9 @@ pub(crate) struct ClientFlags {
     /// Address, range (127.0.0.2-127.0.0.9) or network (127.0.1.0/28) to connect from; may be given several times
     #[arg(long, value_name = "ADDRESS", value_parser = addresses)]
     pub(crate) source_ip: Vec<Vec<IpAddr>>,
+    /// Take any certificate of a wss:// server; without it, only ws:// is spoken
+    #[arg(long)]
+    pub(crate) insecure: bool,
     /// Token that all clients present
     #[arg(long, conflicts_with = "jwt_secret")]
     pub(crate) token: Option<String>,

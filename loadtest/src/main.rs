@@ -128,6 +128,7 @@ fn options(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Options> {
             headers: client.headers.clone(),
             subprotocol: client.subprotocol.clone(),
             prefix: client.prefix.clone(),
+            insecure: client.insecure,
         },
         sources: client.source_ip.concat(),
         meter,

@@ -12,6 +12,7 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::http::HeaderName;
 
 use crate::dialect::{Template, Values};
+use crate::fleet::Tls;
 
 /// Every connection sends the same key: it protects caches from being confused, and there is none between a load
 /// test and its server.
@@ -31,11 +32,15 @@ pub(crate) struct Credentials {
     pub(crate) subprotocol: Option<String>,
     /// What the names of the users begin with.
     pub(crate) prefix: String,
+    /// Whether any certificate of a server is taken.
+    pub(crate) insecure: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
+    /// What TLS begins with, where the URL asks for it.
+    pub(crate) tls: Option<Tls>,
     url: Template,
     credentials: Credentials,
     /// The request, where it is the same for all clients.
@@ -68,17 +73,21 @@ struct Claims<'a> {
 impl Target {
     /// # Errors
     ///
-    /// When the URL is not one of plain WebSocket, its host is unknown, or the credentials cannot stand in a header.
+    /// When the URL is not one of a WebSocket, or asks for TLS that is not to be insecure, its host is unknown, or the credentials cannot stand in a header.
     pub(crate) fn new(url: &str, path: Option<&Template>, credentials: Credentials) -> Result<Self> {
         let plain = url.replace("{user}", "u").replace("{room}", "r");
         let request =
             plain.as_str().into_client_request().with_context(|| format!("{url} is not a WebSocket URL"))?;
         let uri = request.uri().clone();
-        if uri.scheme_str() != Some("ws") {
-            bail!("{url}: only ws:// is supported; put a proxy that ends TLS in front of a wss:// server");
-        }
         let host = uri.host().with_context(|| format!("{url} names no host"))?.trim_matches(['[', ']']);
-        let address = (host, uri.port_u16().unwrap_or(80))
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let (tls, port) = match scheme {
+            "ws" => (None, 80),
+            "wss" if credentials.insecure => (Some(Tls::insecure(host)?), 443),
+            "wss" => bail!("{url}: certificates are not verified here: say --insecure"),
+            _ => bail!("{url}: only ws:// and wss:// are supported"),
+        };
+        let address = (host, uri.port_u16().unwrap_or(port))
             .to_socket_addrs()
             .with_context(|| format!("{host} is not known"))?
             .next();
@@ -87,11 +96,17 @@ impl Target {
             None => Template::parse(url),
             Some(path) => {
                 let authority = uri.authority().context("the URL names no host")?;
-                Template::join(&format!("ws://{authority}"), path)
+                Template::join(&format!("{scheme}://{authority}"), path)
             }
         };
-        let mut target =
-            Self { address, url, credentials, shared: None, accept_key: derive_accept_key(KEY.as_bytes()) };
+        let mut target = Self {
+            address,
+            tls,
+            url,
+            credentials,
+            shared: None,
+            accept_key: derive_accept_key(KEY.as_bytes()),
+        };
         let first = target.build(0, None)?;
         let differs = target.url.varies() || target.credentials.jwt_secret.is_some();
         target.shared = (!differs).then_some(first);
@@ -231,6 +246,8 @@ mod tests {
         for url in ["http://h/ws", "wss://127.0.0.1/ws", "127.0.0.1:80", "", "ws://no.such.host.invalid/"] {
             assert!(Target::new(url, None, Credentials::default()).is_err(), "{url}");
         }
+        let insecure = Credentials { insecure: true, ..Credentials::default() };
+        assert!(target("wss://127.0.0.1/ws", insecure).tls.is_some());
         let wrong = Credentials { headers: vec!["nothing".into()], ..Credentials::default() };
         assert!(Target::new("ws://127.0.0.1/", None, wrong).is_err());
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::auth::{Algorithm, KeyError, Mode, Verifier};
+use crate::transport::{self, File};
 use crate::{jwks, watchdog};
 
 use super::Config;
@@ -69,6 +70,7 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
         "limits.stall",
         "is less than 500ms: shards show only ten times a second that they come round, and are looked at four times",
     );
+    found.extend(tls_complaints(&config.tls));
     if let Err(error) = Verifier::new(config.auth.clone()) {
         found.push(key_complaint(error));
     }
@@ -94,6 +96,29 @@ fn of_jwks(config: &Config) -> Option<Complaint> {
         jwks::SourceError::Ca => ("auth.jwks_ca", error.to_string()),
         other => ("auth.jwks", other.to_string()),
     })
+}
+
+/// What is wrong with the certificate and its key.
+fn tls_complaints(tls: &transport::Options) -> Vec<Complaint> {
+    let mut found = Vec::new();
+    if tls.certificate.is_some() && tls.key.is_none() {
+        found.push(("tls.certificate", "needs `tls.key`, its private key".to_owned()));
+    }
+    if tls.certificate.is_none() {
+        let reason = "needs `tls.certificate`: without it there is no TLS";
+        for (key, file) in [("tls.key", &tls.key), ("tls.client_ca", &tls.client_ca)] {
+            found.extend(file.as_ref().map(|_| (key, reason.to_owned())));
+        }
+    }
+    if let Some(Err(error)) = tls.files().map(|files| files.load()) {
+        let key = match error.file {
+            File::Certificate => "tls.certificate",
+            File::Key => "tls.key",
+            File::ClientCa => "tls.client_ca",
+        };
+        found.push((key, error.to_string()));
+    }
+    found
 }
 
 /// What works but is hardly meant.

@@ -22,7 +22,7 @@ use crate::auth::{self, Mode};
 use crate::hub::OnOverflow;
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
-use crate::{admission, http, hub, jwks, listener, memory, shard, watchdog, ws};
+use crate::{admission, http, hub, jwks, listener, memory, shard, transport, watchdog, ws};
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
@@ -56,6 +56,8 @@ pub struct Config {
     pub shard: shard::Options,
     /// Directories and inboxes.
     pub hub: hub::Options,
+    /// The certificate, where connections are TLS.
+    pub tls: transport::Options,
     /// What all connections may take.
     pub memory: memory::Limits,
     /// When a shard counts as standing still.
@@ -89,6 +91,7 @@ impl Default for Config {
                 node: host_name(),
             },
             hub: hub::Options::default(),
+            tls: transport::Options::default(),
             memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
         }
@@ -292,6 +295,8 @@ fn partner(key: &str) -> Option<&'static str> {
         }
         "limits.memory_soft" => Some("limits.memory_hard"),
         "listen" => Some("auth.mode"),
+        "tls.certificate" => Some("tls.key"),
+        "tls.key" | "tls.client_ca" => Some("tls.certificate"),
         "admin_listen" => Some("listen"),
         _ => None,
     }

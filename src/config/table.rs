@@ -6,7 +6,7 @@ use crate::jwks;
 
 use super::value::{
     Value, address, byte_rate, choice, count, duration, flag, leeway, list, most, networks, one_or_list,
-    quoted, rate, size, text, window,
+    path, quoted, rate, size, text, window,
 };
 use super::{Config, check, rooms};
 
@@ -226,6 +226,21 @@ pub(super) static SETTINGS: &[Setting] = &[
     ),
     setting!("auth.require_exp", flag, auth.require_exp, "Refuses tokens that never expire."),
     setting!(
+        "tls.certificate",
+        path,
+        tls.certificate,
+        "The certificate by which clients connect with wss:// only, and those that vouch for it: a PEM file, read again\nwhen it changes and on SIGHUP. Default: no TLS.",
+        "\"/etc/fanfare/tls.crt\""
+    ),
+    setting!("tls.key", path, tls.key, "Its private key: a PEM file.", "\"/etc/fanfare/tls.key\""),
+    setting!(
+        "tls.client_ca",
+        path,
+        tls.client_ca,
+        "Clients need a certificate that one of these has signed: a PEM file. Default: they need none.",
+        "\"/etc/fanfare/clients.crt\""
+    ),
+    setting!(
         "limits.connections",
         count,
         listener.connections,
@@ -261,7 +276,12 @@ pub(super) static SETTINGS: &[Setting] = &[
         shard.message_bytes,
         "The longest message of a client; longer ones close it with 1009."
     ),
-    setting!("limits.handshake", duration, http.handshake, "Time for a connection to become a WebSocket."),
+    setting!(
+        "limits.handshake",
+        duration,
+        http.handshake,
+        "Time for a connection to become a WebSocket, with TLS that of its handshake as well."
+    ),
     setting!(
         "limits.header_bytes",
         size,

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -357,6 +358,20 @@ pub(super) mod one_or_list {
             [one] => Some(quoted(one)),
             several => list::print(several),
         }
+    }
+}
+
+/// The path of a file, or nothing at all.
+pub(super) mod path {
+    use super::{PathBuf, Value, quoted, text};
+
+    pub(in super::super) fn parse(value: &Value) -> Result<Option<PathBuf>, String> {
+        Ok(text::parse(value)?.map(PathBuf::from))
+    }
+
+    #[expect(clippy::ref_option, reason = "all kinds look the same")]
+    pub(in super::super) fn print(value: &Option<PathBuf>) -> Option<String> {
+        value.as_ref().map(|path| quoted(&path.to_string_lossy()))
     }
 }
 

@@ -27,6 +27,7 @@ use crate::auth::{Claims, Verifier};
 use crate::clock::Clock;
 use crate::drain;
 use crate::metrics::{HandshakeFailure, HttpMetrics};
+use crate::transport::{Certificates, Transport};
 use crate::ws::Compression;
 
 use origin::Origins;
@@ -83,6 +84,8 @@ pub struct Shared {
     metrics: HttpMetrics,
     parser: http1::Builder,
     clock: Clock,
+    /// Where connections are TLS.
+    certificates: Option<Certificates>,
 }
 
 impl Shared {
@@ -97,7 +100,13 @@ impl Shared {
     ) -> Self {
         let origins = Origins::new(&options.origins, options.allow_loopback_origins);
         let parser = upgrade::parser(&options);
-        Self { options, origins, verifier, desk, drain, metrics, parser, clock }
+        Self { options, origins, verifier, desk, drain, metrics, parser, clock, certificates: None }
+    }
+
+    /// The same, for connections over TLS where there are certificates.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Option<Certificates>) -> Self {
+        Self { certificates, ..self }
     }
 
     /// What checks tokens, also those that come later.
@@ -133,8 +142,8 @@ pub enum Outcome {
 /// A connection that speaks WebSocket from here on.
 #[derive(Debug)]
 pub struct Upgraded {
-    /// The socket, non-blocking, registered nowhere.
-    pub stream: TcpStream,
+    /// The connection, registered nowhere.
+    pub transport: Transport,
     /// Who is at the other end, behind what proxies there are.
     pub peer: SocketAddr,
     /// Its place among those of its address, where that was not known before.

@@ -51,13 +51,14 @@ async fn loses_nothing_of_frames_that_come_later_or_in_great_number() {
         client
     });
 
-    let upgraded = upgraded(handshake(arrival(server), &shared).await);
-    upgraded.stream.set_nonblocking(false).unwrap();
+    let mut upgraded = upgraded(handshake(arrival(server), &shared).await);
     let mut rest = upgraded.read_ahead.to_vec();
     while rest.len() < frames.len() {
         let mut chunk = vec![0; 65_536];
-        let count = (&upgraded.stream).read(&mut chunk).unwrap();
-        rest.extend_from_slice(&chunk[..count]);
+        match upgraded.transport.read(&mut chunk) {
+            Ok(received) => rest.extend_from_slice(&chunk[..received.bytes]),
+            Err(_) => tokio::task::yield_now().await,
+        }
     }
 
     assert!(rest == frames);
@@ -124,7 +125,6 @@ async fn answers_every_wrong_request_with_its_status() {
         (403, with("Origin: http://evil.example")),
         (400, head("user=7", "user=")),
         (400, head("user=7", "user=%ff")),
-        (400, "\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03".to_owned()),
         (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
     ];
     for (status, request) in rows {
@@ -311,9 +311,9 @@ async fn talk(request: &[u8], shared: &Shared, full: bool) -> (Outcome, String) 
         client
     });
     let refuse = full.then_some(Refuse::Full);
-    let outcome = handshake(Arrival { refuse, ..arrival(server) }, shared).await;
-    if let Outcome::Upgraded(upgraded) = &outcome {
-        upgraded.stream.shutdown(Shutdown::Write).unwrap();
+    let mut outcome = handshake(Arrival { refuse, ..arrival(server) }, shared).await;
+    if let Outcome::Upgraded(upgraded) = &mut outcome {
+        upgraded.transport.shutdown_write().unwrap();
     }
     let mut answer = String::new();
     peer.join().unwrap().read_to_string(&mut answer).unwrap();

@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -23,6 +23,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
 use crate::admission::{Place, Refuse, proxy};
@@ -36,7 +37,7 @@ use super::guard::{self, Route, Subprotocol};
 use super::head::HeadFinder;
 use super::identity;
 use super::refusal::Refusal;
-use crate::transport::watch;
+use crate::transport::{Session, Transport, watch};
 
 use super::{Arrival, Endpoint, Options, Outcome, Shared, Upgraded};
 
@@ -45,7 +46,14 @@ use super::{Arrival, Endpoint, Options, Outcome, Shared, Upgraded};
 /// Safe to cancel, which closes the connection.
 pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
     let Arrival { stream, peer, refuse, accepted_at } = arrival;
-    let mut link = Link { stream: &stream, watch: None };
+    let mut transport = match &shared.certificates {
+        None => Transport::plain(stream),
+        Some(certificates) => match Transport::tls(stream, certificates) {
+            Ok(transport) => transport,
+            Err(_) => return failed(HandshakeFailure::Tls, shared),
+        },
+    };
+    let mut link = Link::new(&mut transport);
     let mut received = Vec::new();
     let deadline = (accepted_at + shared.options.handshake).into();
     let served = timeout_at(deadline, serve(&mut link, &mut received, shared, (peer, refuse))).await;
@@ -56,7 +64,7 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
             let Admitted { peer, place, endpoint, claims, ndjson, compression } = admitted;
             let read_ahead = Bytes::copy_from_slice(&received[end..]);
             return Outcome::Upgraded(Upgraded {
-                stream,
+                transport,
                 peer,
                 place,
                 read_ahead,
@@ -74,15 +82,25 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
             link.linger().await;
             failure
         }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            // Time for the peer to see what it was told.
+            link.linger().await;
+            HandshakeFailure::Tls
+        }
         Ok(Err(_)) => HandshakeFailure::IoError,
         Err(_) => {
             if !received.is_empty() {
                 // One attempt: who is too slow to ask is not waited for to be told.
-                let _ = (&stream).write(&print(&shared.parser, &Refusal::timeout(), &received));
+                let _ = link.write(&print(&shared.parser, &Refusal::timeout(), &received));
             }
             HandshakeFailure::Timeout
         }
     };
+    failed(failure, shared)
+}
+
+fn failed(failure: HandshakeFailure, shared: &Shared) -> Outcome {
     shared.metrics.failures[failure].increment(1);
     Outcome::Refused(failure)
 }
@@ -152,7 +170,11 @@ async fn refused(
     refusal: Refusal,
 ) -> io::Result<Served> {
     refusal.log();
-    link.write_all(&print(&shared.parser, &refusal, received)).await?;
+    match link.write_all(&print(&shared.parser, &refusal, received)).await {
+        // TLS has not begun, so that nobody could read it.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+        other => other?,
+    }
     Ok(Served::Refusal(refusal.failure()))
 }
 
@@ -167,13 +189,14 @@ async fn read_proxy_header(
         return Ok(Ok(peer));
     }
     loop {
-        if link.read(received).await? == 0 {
+        if link.read_bare(received).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match proxy::parse(received) {
             Ok(None) => {}
             Ok(Some(header)) => {
                 received.drain(..header.bytes);
+                link.begin_tls(received);
                 return Ok(Ok(header.client.unwrap_or(peer)));
             }
             Err(_) => return Ok(Err(Refusal::proxy())),
@@ -189,6 +212,12 @@ async fn read_head(
     let mut finder = HeadFinder::default();
     loop {
         // Something may be there already, behind what a proxy said.
+        if received.starts_with(TLS_HANDSHAKE) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it begins TLS, and this listener has none",
+            ));
+        }
         match finder.find(received, options) {
             Ok(Some(end)) => return Ok(Ok(end)),
             Ok(None) => {}
@@ -380,18 +409,27 @@ impl Write for Memory<'_> {
     }
 }
 
-/// A socket that is tried first, and watched by the runtime only when it would block.
+/// A connection that is tried first, and watched by the runtime only when it would block.
 struct Link<'a> {
-    stream: &'a TcpStream,
+    socket: &'a mio::net::TcpStream,
+    tls: Option<&'a mut Session>,
     watch: Option<AsyncFd<BorrowedFd<'a>>>,
 }
 
-impl Link<'_> {
+impl<'a> Link<'a> {
+    fn new(transport: &'a mut Transport) -> Self {
+        let (socket, tls) = transport.parts();
+        Self { socket, tls, watch: None }
+    }
+
     /// Appends what has come; 0 means that the peer has ended its side. Safe to cancel.
     async fn read(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         loop {
             match self.read_now(into) {
-                Err(error) => self.recover(error, Interest::READABLE).await?,
+                Err(error) => {
+                    self.recover(error, self.interest()).await?;
+                    self.flush_some()?;
+                }
                 Ok(count) => return Ok(count),
             }
         }
@@ -399,50 +437,121 @@ impl Link<'_> {
 
     /// Goes through the stack, so that a connection that says nothing holds no buffer meanwhile.
     fn read_now(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        if let Some(tls) = &mut self.tls {
+            let received = tls.read(self.socket, TLS_READ_BYTES, |plain| into.extend_from_slice(plain));
+            return received.map(|received| received.bytes);
+        }
+        self.read_bare_now(into)
+    }
+
+    /// As [`read`](Self::read), past TLS: what a proxy says comes before that.
+    async fn read_bare(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        loop {
+            match self.read_bare_now(into) {
+                Err(error) => self.recover(error, Interest::READABLE).await?,
+                Ok(count) => return Ok(count),
+            }
+        }
+    }
+
+    /// TLS, where it is spoken, begins with what was read past it.
+    fn begin_tls(&mut self, received: &mut Vec<u8>) {
+        if let Some(tls) = &mut self.tls {
+            tls.begin_with(received);
+            received.clear();
+        }
+    }
+
+    fn read_bare_now(&self, into: &mut Vec<u8>) -> io::Result<usize> {
         let mut buffer = [0; READ_BYTES];
-        let count = self.stream.read(&mut buffer)?;
+        let mut socket = self.socket;
+        let count = socket.read(&mut buffer)?;
         into.extend_from_slice(&buffer[..count]);
         Ok(count)
     }
 
     async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.stream.write(bytes) {
+            match self.write(bytes) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) => self.recover(error, Interest::WRITABLE).await?,
             }
         }
+        self.flush().await
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.write(bytes),
+            Some(tls) => tls.write(self.socket, &[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// Writes what TLS has waiting.
+    async fn flush(&mut self) -> io::Result<()> {
+        while let Some(tls) = &mut self.tls
+            && let Err(error) = tls.flush(self.socket)
+        {
+            self.recover(error, Interest::WRITABLE).await?;
+        }
         Ok(())
+    }
+
+    fn flush_some(&mut self) -> io::Result<()> {
+        match self.tls.as_mut().map_or(Ok(()), |tls| tls.flush(self.socket)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            other => other,
+        }
     }
 
     /// Ends our side and waits a little for the peer to end its own: closed earlier, a socket with unread bytes
     /// answers them with RST, and the peer may never see what was written last.
     async fn linger(&mut self) {
-        if self.stream.shutdown(Shutdown::Write).is_ok() {
+        let ended = match &mut self.tls {
+            None => self.socket.shutdown(Shutdown::Write),
+            Some(tls) => tls.shutdown_write(self.socket),
+        };
+        if ended.is_ok() {
             let _ = timeout(LINGER, self.discard()).await;
         }
     }
 
     async fn discard(&mut self) {
-        let mut dropped = Vec::new();
         let mut total = 0;
         while total < LINGER_BYTES {
-            match self.read(&mut dropped).await {
-                Ok(count) if count > 0 => total += count,
-                _ => return,
+            let mut dropped = [0; READ_BYTES];
+            match self.socket.read(&mut dropped) {
+                Ok(0) => return,
+                Ok(count) => total += count,
+                Err(error) => {
+                    let flushes =
+                        self.flush_some().is_ok() && self.recover(error, self.interest()).await.is_ok();
+                    if !flushes {
+                        return;
+                    }
+                }
             }
-            dropped.clear();
         }
+    }
+
+    /// What to wait for before reading goes on: the peer may be waiting for the rest of what TLS has to say.
+    fn interest(&self) -> Interest {
+        let wants_flush = self.tls.as_ref().is_some_and(|tls| tls.wants_flush());
+        if wants_flush { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
     }
 
     /// Waits until it is worth to try again.
     async fn recover(&mut self, error: io::Error, interest: Interest) -> io::Result<()> {
         match error.kind() {
-            io::ErrorKind::Interrupted => Ok(()),
+            io::ErrorKind::Interrupted => {
+                // The peer may go on like this for ever.
+                yield_now().await;
+                Ok(())
+            }
             io::ErrorKind::WouldBlock => {
                 let watch = match &mut self.watch {
                     Some(watch) => watch,
-                    none => none.insert(watch(self.stream.as_fd(), Interest::READABLE | Interest::WRITABLE)?),
+                    none => none.insert(watch(self.socket.as_fd(), Interest::READABLE | Interest::WRITABLE)?),
                 };
                 watch.ready(interest).await?.clear_ready();
                 Ok(())
@@ -458,6 +567,12 @@ const DEMO: &str = include_str!("demo.html");
 
 /// A usual head, whole.
 const READ_BYTES: usize = 2048;
+
+/// The largest record and a little, so that what comes behind the head is not read for long.
+const TLS_READ_BYTES: usize = 48 << 10;
+
+/// How every TLS connection begins (RFC 8446, 5.1): a record of the handshake, of version 3.
+const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
 
 /// The 101, with room to spare.
 const ANSWER_BYTES: usize = 512;

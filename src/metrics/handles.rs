@@ -4,8 +4,8 @@ use metrics::{Counter, Gauge};
 
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, SentType,
-    Source, Stage, WriteResult,
+    HandshakeFailure, LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, ReloadResult,
+    SentType, Source, Stage, WriteResult,
 };
 use super::merged::{Histogram, Samples, Seconds};
 use super::{Recorder, table};
@@ -50,6 +50,25 @@ impl ServerMetrics {
             queue_limit: recorder.gauge(&table::QUEUE_LIMIT, &[]),
             queue_watermark: recorder.gauge(&table::QUEUE_WATERMARK, &[]),
             inbox_limit: recorder.gauge(&table::INBOX_LIMIT, &[]),
+        }
+    }
+}
+
+/// What becomes of the certificate; there only where TLS is spoken.
+#[derive(Clone)]
+pub struct TlsMetrics {
+    /// Attempts to use a new one.
+    pub reloads: Family<ReloadResult, Counter>,
+    /// When the one in force runs out, in seconds since the Unix epoch.
+    pub not_after: Gauge,
+}
+
+impl TlsMetrics {
+    /// Registers the handles.
+    pub fn new(recorder: &Recorder) -> Self {
+        Self {
+            reloads: Family::new(|key, value| recorder.counter(&table::TLS_RELOADS, &[(key, value)])),
+            not_after: recorder.gauge(&table::TLS_NOT_AFTER, &[]),
         }
     }
 }

@@ -149,8 +149,20 @@ label! {
         Rate = "rate",
         /// What a proxy should have said first was not there.
         Proxy = "proxy",
+        /// No TLS where it is spoken, TLS where it is not, or a TLS handshake that failed.
+        Tls = "tls",
         /// The connection broke.
         IoError = "io_error",
+    }
+}
+
+label! {
+    /// How reading the certificate again ended.
+    ReloadResult, "result" {
+        /// The new one is in force.
+        Ok = "ok",
+        /// It is no good, and the old one stays.
+        Error = "error",
     }
 }
 

@@ -4,8 +4,8 @@ use metrics::Unit;
 
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, HandshakeFailure,
-    LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, SentType, Source, Stage,
-    WriteResult,
+    LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, ReloadResult, SentType, Source,
+    Stage, WriteResult,
 };
 
 /// What a metric is.
@@ -141,6 +141,10 @@ table! {
             "Connections that wait for the rest of their request.";
         HANDSHAKE_FAILURES: Kind::Counter, "fanfare_handshake_failures_total", Some(Unit::Count),
             [listed::<HandshakeFailure>()], "Connections that ended before they became a WebSocket.";
+        TLS_RELOADS: Kind::Counter, "fanfare_tls_reloads_total", None, [listed::<ReloadResult>()],
+            "Attempts to use a certificate whose files have changed, or on SIGHUP; none without TLS.";
+        TLS_NOT_AFTER: Kind::Gauge, "fanfare_tls_certificate_not_after_timestamp_seconds", Some(Unit::Seconds), [],
+            "When the first of the certificates in force runs out, in seconds since the Unix epoch; none without TLS.";
         HANDSHAKE_DURATION: Kind::Histogram(HANDSHAKE), "fanfare_handshake_duration_seconds",
             Some(Unit::Seconds), [described("stage", "`total`")],
             "Time from accepting a connection to its answer 101.";

@@ -16,6 +16,7 @@ fn everything(recorder: &Recorder) -> (Vec<ShardMetrics>, impl Sized) {
         ListenerMetrics::new(recorder),
         HubMetrics::new(recorder),
         JwksMetrics::new(recorder),
+        TlsMetrics::new(recorder),
     );
     (shards, (admin, vitals, rest))
 }

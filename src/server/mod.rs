@@ -1,5 +1,6 @@
 //! Builds each part from the configuration and joins them; the only place that knows all parts.
 
+mod certificates;
 mod drains;
 mod keys;
 
@@ -28,8 +29,10 @@ use crate::metrics::{
 };
 use crate::readiness::{Cause, Readiness};
 use crate::shard::{self, Parts};
+use crate::transport::CertificateError;
 use crate::{auth, drain, http, inbox, jwks, watchdog};
 
+use certificates::Reloads;
 use drains::{BegunWith, Drains};
 
 /// Descriptors of the process that serve no client: standard streams, listeners, the control thread, and operators.
@@ -58,6 +61,9 @@ pub enum Error {
     /// The keys that may change.
     #[error("`auth.jwks` {0}")]
     Keys(#[from] jwks::SourceError),
+    /// The certificate, its key, or who signs those of clients.
+    #[error("tls: {0}")]
+    Tls(#[from] CertificateError),
     /// A shard.
     #[error(transparent)]
     Shard(#[from] shard::SpawnError),
@@ -104,7 +110,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     let verifier = Arc::new(Verifier::new(config.auth.clone())?);
     let connections = connections_that_fit(config.listener.connections, config.shards);
     let desk = Desk::new(config.admission.clone(), connections);
-    let http = shared_by_handshakes(&config, &verifier, &desk, watch.clone(), (&recorder, clock));
+    let (http, reloads) = shared_by_handshakes(&config, &verifier, &desk, watch.clone(), (&recorder, clock))?;
     let ledger = Ledger::new(config.shards, config.memory);
     let shared = Shared { hub: Arc::clone(&hub), http, recorder: recorder.clone(), clock };
     let Shards { threads, vitals } = start_shards(&config, shared, inboxes, &ledger)?;
@@ -129,12 +135,13 @@ async fn serve(config: Config) -> Result<(), Error> {
     };
     let admin = admin::start(config.admin_listen, state)?;
     let public = listener.local_addr().map_err(Error::Start)?;
-    announce(public, admin.addr()).map_err(Error::Start)?;
+    announce(public, admin.addr(), reloads.certificates().is_some()).map_err(Error::Start)?;
 
     let accepting = ListenerMetrics::new(&recorder);
     accepting.limit.set(count(connections));
     show_limits(&metrics, &config);
-    let _watchdog = start_watchdog(&config, watched, gate.clone(), ready.clone(), clock);
+    let watched = (watched, gate.clone(), ready.clone());
+    let _background = start_background(&config, watched, reloads, clock);
     log_start(&config, public, admin.addr(), connections);
     ready.clear(Cause::Starting);
     let accept = listener.run((gate.clone(), desk), outlets.clone(), watch, accepting, clock);
@@ -195,9 +202,12 @@ fn shared_by_handshakes(
     desk: &Desk,
     watch: drain::Watch,
     (recorder, clock): (&Recorder, Clock),
-) -> Arc<http::Shared> {
+) -> Result<(Arc<http::Shared>, Reloads), Error> {
+    let reloads = Reloads::begin(&config.tls, recorder)?;
     let (options, metrics) = (config.http.clone(), HttpMetrics::new(recorder));
-    Arc::new(http::Shared::new(options, Arc::clone(verifier), desk.clone(), watch, metrics, clock))
+    let shared = http::Shared::new(options, Arc::clone(verifier), desk.clone(), watch, metrics, clock);
+    let shared = shared.with_certificates(reloads.certificates());
+    Ok((Arc::new(shared), reloads))
 }
 
 /// What all shards are given.
@@ -278,17 +288,17 @@ fn refresh(
     })
 }
 
-/// Starts the watchdog, which ends when the set is dropped.
-fn start_watchdog(
+/// Starts what goes on beside the shards: the watchdog, and the look at the certificate. Both end when the set is dropped.
+fn start_background(
     config: &Config,
-    shards: watchdog::Shards,
-    gate: Gate,
-    ready: Readiness,
+    (shards, gate, ready): (watchdog::Shards, Gate, Readiness),
+    reloads: Reloads,
     clock: Clock,
 ) -> JoinSet<()> {
     let options = config.watchdog.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(watchdog::run(watchdog::Parts { options, shards, gate, ready, clock }));
+    tasks.spawn(reloads.run());
     tasks
 }
 
@@ -310,9 +320,10 @@ fn connections_that_fit(configured: usize, shards: usize) -> usize {
 }
 
 /// Tells scripts where to connect, before the first connection is accepted.
-fn announce(public: SocketAddr, admin: SocketAddr) -> io::Result<()> {
+fn announce(public: SocketAddr, admin: SocketAddr, is_tls: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "listening public ws://{public}/ws")?;
+    let scheme = if is_tls { "wss" } else { "ws" };
+    writeln!(out, "listening public {scheme}://{public}/ws")?;
     writeln!(out, "listening admin http://{admin}")?;
     out.flush()
 }

@@ -43,6 +43,8 @@ pub(super) struct Counts {
     pub(super) queues: Load,
     /// The sum of what the clients' unfinished and held input takes, in bytes.
     pub(super) input: usize,
+    /// What TLS takes for this shard's connections, in bytes, as the driver last said.
+    pub(super) transports: usize,
 }
 
 impl Counts {

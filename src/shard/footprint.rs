@@ -27,6 +27,7 @@ impl Core {
         self.meter.bytes()
             + self.counts.queues.overhead
             + self.counts.input
+            + self.counts.transports
             + self.clients.len() * CLIENT_BYTES
             + self.rooms.len() * ROOM_BYTES
             + (self.counts.memberships + self.clients.len()) * MEMBERSHIP_BYTES

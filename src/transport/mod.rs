@@ -2,6 +2,11 @@
 //!
 //! Reading and writing go through [`Transport`]; nothing above knows which kind it is.
 
+mod certificates;
+#[cfg(test)]
+mod tests;
+mod tls;
+
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -11,6 +16,9 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
+
+pub use certificates::{CertificateError, Certificates, File, Files, Identity, Options};
+pub use tls::{Session, held};
 
 /// Has the current runtime watch a descriptor, which `owner` keeps open until it is dropped.
 ///
@@ -50,6 +58,17 @@ pub struct Transport(Kind);
 #[derive(Debug)]
 enum Kind {
     Plain(TcpStream),
+    /// Boxed, so that a plain one takes no more for it.
+    Tls(TcpStream, Box<Session>),
+}
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How much was received; 0 means that the peer has ended its side.
+    pub bytes: usize,
+    /// Nothing is left, so that the poller tells when more comes.
+    pub is_dry: bool,
 }
 
 impl Transport {
@@ -58,14 +77,45 @@ impl Transport {
         Self(Kind::Plain(TcpStream::from_std(stream)))
     }
 
-    /// Reads what has come; 0 means that the peer has ended its side.
+    /// TLS with the certificate that is in force, over a socket that must be non-blocking already. Its handshake is driven by
+    /// reading.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when there is nothing; any other error but `Interrupted` ends the connection.
-    pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    /// When rustls cannot begin.
+    pub fn tls(stream: std::net::TcpStream, certificates: &Certificates) -> io::Result<Self> {
+        let session = Session::new(certificates.current())?;
+        Ok(Self(Kind::Tls(TcpStream::from_std(stream), Box::new(session))))
+    }
+
+    /// The socket, and the TLS on it where there is some; for a handshake that watches one while it drives the other.
+    pub fn parts(&mut self) -> (&TcpStream, Option<&mut Session>) {
         match &mut self.0 {
-            Kind::Plain(stream) => stream.read(into),
+            Kind::Plain(stream) => (stream, None),
+            Kind::Tls(stream, session) => (stream, Some(session)),
+        }
+    }
+
+    /// Reads what has come into a buffer of at least [`READ_BYTES_MIN`].
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is nothing, `Interrupted` when it has to be tried again; any other error ends the connection.
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
+        match &mut self.0 {
+            Kind::Plain(stream) => {
+                let bytes = stream.read(into)?;
+                // A short read has emptied a stream socket, unless its end is what remains (epoll(7)).
+                Ok(Received { bytes, is_dry: bytes < into.len() })
+            }
+            Kind::Tls(stream, session) => {
+                let mut end = 0;
+                session.read(stream, into.len(), |plain| {
+                    let begin = end;
+                    end += plain.len();
+                    into[begin..end].copy_from_slice(plain);
+                })
+            }
         }
     }
 
@@ -77,6 +127,7 @@ impl Transport {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             Kind::Plain(stream) => stream.write(bytes),
+            Kind::Tls(stream, session) => session.write(stream, &[IoSlice::new(bytes)]),
         }
     }
 
@@ -88,10 +139,34 @@ impl Transport {
     pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &mut self.0 {
             Kind::Plain(stream) => stream.write_vectored(slices),
+            Kind::Tls(stream, session) => session.write(stream, slices),
         }
     }
 
-    /// Tells the peer that nothing more comes; reading goes on.
+    /// Whether what was taken waits here for the socket.
+    pub fn wants_flush(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(_) => false,
+            Kind::Tls(_, session) => session.wants_flush(),
+        }
+    }
+
+    /// Writes what waits here, to be called when the socket takes more.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Kind::Plain(_) => Ok(()),
+            Kind::Tls(stream, session) => match session.flush(stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                other => other,
+            },
+        }
+    }
+
+    /// Tells the peer that nothing more comes, behind all that was taken; reading goes on.
     ///
     /// # Errors
     ///
@@ -99,15 +174,27 @@ impl Transport {
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Kind::Plain(stream) => stream.shutdown(Shutdown::Write),
+            Kind::Tls(stream, session) => session.shutdown_write(stream),
+        }
+    }
+
+    /// The last that is done with a connection. TLS tells the peer so, as far as the socket takes it at once: without that, the
+    /// peer cannot know whether somebody on the way has cut off what was said (RFC 8446, 6.1).
+    pub fn take_leave(&mut self) {
+        if let Kind::Tls(stream, session) = &mut self.0 {
+            // Fails when the connection is gone already.
+            let _ = session.shutdown_write(stream);
         }
     }
 
     fn source(&mut self) -> &mut TcpStream {
-        match &mut self.0 {
-            Kind::Plain(stream) => stream,
-        }
+        let (Kind::Plain(stream) | Kind::Tls(stream, _)) = &mut self.0;
+        stream
     }
 }
+
+/// What a buffer to read into has at least.
+pub const READ_BYTES_MIN: usize = 64 << 10;
 
 /// The other end of a connection, in 18 bytes. An IPv4 address is mapped into IPv6 (RFC 4291 section 2.5.5.2), an IPv6 address
 /// has no scope.
@@ -147,69 +234,5 @@ impl Source for Transport {
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         self.source().deregister(registry)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use mio::{Events, Poll};
-
-    use super::*;
-
-    #[test]
-    fn carries_bytes_both_ways_and_the_end() {
-        let (mut transport, mut peer) = connected();
-        let mut poll = Poll::new().unwrap();
-        poll.registry().register(&mut transport, Token(7), Interest::READABLE).unwrap();
-
-        let slices = [IoSlice::new(b"one "), IoSlice::new(b"two")];
-        assert_eq!(transport.write_vectored(&slices).unwrap(), 7);
-        assert_eq!(transport.write(b"!").unwrap(), 1);
-        transport.shutdown_write().unwrap();
-        let mut received = String::new();
-        peer.read_to_string(&mut received).unwrap();
-        assert_eq!(received, "one two!");
-
-        peer.write_all(b"back").unwrap();
-        let mut events = Events::with_capacity(4);
-        poll.poll(&mut events, None).unwrap();
-        assert!(events.iter().any(|event| event.token() == Token(7) && event.is_readable()));
-        let mut buffer = [0; 16];
-        assert_eq!(transport.read(&mut buffer).unwrap(), 4);
-        assert_eq!(&buffer[..4], b"back");
-    }
-
-    #[test]
-    fn a_peer_is_known_by_its_address_of_either_kind_or_not_at_all() {
-        for addr in ["192.0.2.1:443", "[2001:db8::1]:65535"] {
-            let addr: SocketAddr = addr.parse().unwrap();
-            assert_eq!(Peer::from(addr).addr(), Some(addr));
-        }
-        let mapped = Peer::from("[::ffff:192.0.2.1]:443".parse::<SocketAddr>().unwrap());
-        assert_eq!(
-            mapped.addr(),
-            Some("192.0.2.1:443".parse().unwrap()),
-            "as a socket for both kinds says it"
-        );
-        assert_eq!(Peer::default().addr(), None);
-    }
-
-    #[test]
-    fn does_not_block_when_there_is_nothing() {
-        let (mut transport, _peer) = connected();
-
-        let error = transport.read(&mut [0; 16]).unwrap_err();
-
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-    }
-
-    fn connected() -> (Transport, std::net::TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let stream = listener.accept().unwrap().0;
-        stream.set_nonblocking(true).unwrap();
-        (Transport::plain(stream), peer)
     }
 }

@@ -58,9 +58,9 @@ class Gateway:
         except BaseException:
             self.process.kill()
             raise
-        self.host, port = re.fullmatch(r"ws://(.+):(\d+)/ws", self.url).groups()
+        self.host, port = re.fullmatch(r"wss?://(.+):(\d+)/ws", self.url).groups()
         self.port = int(port)
-        self.base = f"http://{self.host}:{self.port}"
+        self.base = self.url.removesuffix("/ws").replace("ws", "http", 1)
 
     def __enter__(self):
         return self
@@ -235,13 +235,15 @@ def masked(first, payload):
 class RawClient:
     """A blocking WebSocket client that answers nothing by itself."""
 
-    def __init__(self, gateway, query="", receive_buffer=None, path="/ws", subprotocol=None, ahead=b""):
-        """`ahead` are frames that go out in one piece with the request."""
+    def __init__(self, gateway, query="", receive_buffer=None, path="/ws", subprotocol=None, ahead=b"", context=None):
+        """`ahead` are frames that go out in one piece with the request; `context` is that of TLS."""
         self.socket = socket.socket()
         self.socket.settimeout(DEADLINE)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect((gateway.host, gateway.port))
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         target = path + (f"?{query}" if query else "")
         self.socket.sendall(
             f"GET {target} HTTP/1.1\r\nHost: {gateway.host}:{gateway.port}\r\nUpgrade: websocket\r\n"

@@ -12,6 +12,7 @@ import time
 import unittest
 
 import jwt
+from certificates import Authority
 from faults import StoppedThread
 from prometheus import Prometheus
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -73,7 +74,9 @@ class Dashboards(unittest.TestCase):
             with open(jwks, "w", encoding="utf-8") as file:
                 json.dump({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}, file)
             gateway = stack.enter_context(Gateway(**SECURED, AUTH__JWKS=jwks, LIMITS__OUTBOUND_BYTES="256KiB"))
-            prometheus = stack.enter_context(Prometheus({"loaded": gateway.admin}, FACTOR))
+            certificate, key = Authority(stack.enter_context(tempfile.TemporaryDirectory())).issue("tls")
+            tls = stack.enter_context(Gateway(TLS__CERTIFICATE=str(certificate), TLS__KEY=str(key)))
+            prometheus = stack.enter_context(Prometheus({"loaded": gateway.admin, "tls": tls.admin}, FACTOR))
             running = load(
                 gateway, "--preset", "rooms", "-c", "100", "--rooms", "10", "-r", "100", "-d", "120s", "--warmup", "1s",
                 "--jwt-secret", SECRET,
@@ -88,6 +91,10 @@ class Dashboards(unittest.TestCase):
             self.all_have_numbers(prometheus, {**{query: place for place, query in panel_queries()}, **recorded})
             for rule in prometheus.rules():
                 self.assertEqual((rule["health"], rule.get("lastError", "")), ("ok", ""), rule["name"])
+            # What only a gateway with TLS has was shown; the figures are of the other one.
+            tls.stop()
+            alone = ("fanfare_connections", "instance:fanfare_shard_busy:max", "instance:fanfare_delivery_duration_seconds:p99")
+            poll("one gateway alone", lambda: all(len(prometheus.query(query)) == 1 for query in alone))
             self.plausible(prometheus)
             self.assertIsNone(running.poll(), "the load was there all the time")
 

@@ -1,8 +1,8 @@
 //! One simulated client: its connection, and where it is in its life.
 
-use mio::net::TcpStream;
 use smallvec::SmallVec;
 
+use super::stream::Stream;
 use crate::traffic::Seat;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) enum Reading {
 }
 
 pub(crate) struct Client {
-    pub(crate) stream: Option<TcpStream>,
+    pub(crate) stream: Option<Stream>,
     pub(crate) stage: Stage,
     pub(crate) reading: Reading,
     /// It comes back after the connection has ended.

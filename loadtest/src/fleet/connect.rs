@@ -1,7 +1,6 @@
 //! How clients come and go: at which pace, with what patience, and how a connection ends.
 
 use std::cmp::Reverse;
-use std::net::Shutdown;
 use std::rc::Rc;
 
 use anyhow::Result;
@@ -10,6 +9,7 @@ use smallvec::SmallVec;
 use tungstenite::handshake::client::Response;
 
 use super::client::{Client, Reading, Stage};
+use super::stream::Stream;
 use super::{Fleet, id_of, socket};
 use crate::frames;
 use crate::target::Refusal;
@@ -109,7 +109,8 @@ impl Fleet {
 
     fn open(&mut self, number: usize, now: u64) -> Result<()> {
         let target = &self.targets[number % self.targets.len()];
-        let mut stream = self.sources.connect(target.address)?;
+        let socket = self.sources.connect(target.address)?;
+        let mut stream = Stream::new(socket, target.tls.as_ref())?;
         self.poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         let client = &mut self.clients[number];
         client.stream = Some(stream);
@@ -123,10 +124,10 @@ impl Fleet {
     pub(super) fn connected(&mut self, number: usize) {
         let client = &mut self.clients[number];
         let Some(stream) = &client.stream else { return };
-        match stream.take_error() {
+        match stream.socket().take_error() {
             Ok(Some(error)) | Err(error) => return self.broken(number, &format!("connect: {error}")),
             // An event of the socket before this one may still have been on its way.
-            Ok(None) if stream.peer_addr().is_err() => return,
+            Ok(None) if stream.socket().peer_addr().is_err() => return,
             Ok(None) => {}
         }
         client.stage = Stage::Upgrading;
@@ -220,7 +221,7 @@ impl Fleet {
     /// Resets the connection without a word; the client comes back.
     fn abort(&mut self, number: usize) {
         if let Some(stream) = &self.clients[number].stream {
-            socket::reset_on_close(stream);
+            socket::reset_on_close(stream.socket());
         }
         self.traffic.tally.cut += 1;
         self.gone(number, true);
@@ -291,7 +292,7 @@ impl Fleet {
             // Of two errors in one the second adds nothing: the socket is closed either way.
             let _ = self.poll.registry().deregister(&mut stream);
             if client.stage != Stage::Connecting {
-                let _ = stream.shutdown(Shutdown::Write);
+                stream.end();
             }
         }
         let id = id_of(number);

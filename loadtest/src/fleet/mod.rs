@@ -3,11 +3,12 @@
 mod client;
 mod connect;
 mod socket;
+mod stream;
 mod talk;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
@@ -31,6 +32,8 @@ use crate::traffic::{Due, Traffic};
 use client::{Client, Reading, Stage};
 pub(crate) use connect::Seating;
 use socket::Sources;
+use stream::Stream;
+pub(crate) use stream::Tls;
 
 /// No frame of a run is longer than this.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -286,6 +289,7 @@ impl Fleet {
             let Some(stream) = client.stream.as_mut().filter(|_| client.stage != Stage::Connecting) else {
                 return Ok(());
             };
+            let is_tls = stream.is_tls();
             let kept = client.inbound.len();
             scratch[..kept].copy_from_slice(&client.inbound);
             let read = match stream.read(&mut scratch[kept..]) {
@@ -310,7 +314,7 @@ impl Fleet {
             inbound.clear();
             inbound.extend_from_slice(&scratch[used..filled]);
             // A short read has emptied the socket: what comes later raises a new event. Only the end does not.
-            if filled < scratch.len() && !is_over {
+            if filled < scratch.len() && !is_over && !is_tls {
                 return Ok(());
             }
         }
@@ -323,6 +327,8 @@ impl Fleet {
         } else if !client.outbound.is_empty() {
             let waiting = std::mem::take(&mut client.outbound);
             self.send(number, &waiting);
+        } else if let Some(Err(error)) = client.stream.as_mut().map(Stream::flush) {
+            self.broken(number, &format!("write: {error}"));
         }
     }
 

@@ -88,7 +88,12 @@ fn cpu() -> String {
 }
 
 fn is_loopback(target: &str) -> bool {
-    let authority = target.trim_start_matches("ws://").split(['/', '?']).next().unwrap_or_default();
+    let authority = target
+        .trim_start_matches("wss://")
+        .trim_start_matches("ws://")
+        .split(['/', '?'])
+        .next()
+        .unwrap_or_default();
     let with_port = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
     with_port.to_socket_addrs().is_ok_and(|mut addresses| addresses.any(|address| address.ip().is_loopback()))
 }

@@ -17,7 +17,7 @@ use crate::id::ClientId;
 use crate::inbox::Permit;
 use crate::metrics::CloseReason;
 use crate::session::Session;
-use crate::transport::{Peer, Transport};
+use crate::transport::Peer;
 use crate::ws::CloseCode;
 
 use super::super::renewal::permissions;
@@ -107,7 +107,7 @@ impl Driver {
             permit,
         };
         let peer = Peer::from(upgraded.peer);
-        let mut transport = Transport::plain(upgraded.stream);
+        let mut transport = upgraded.transport;
         let key = self.shard.core.admit(newcomer);
         let token = Token(usize::try_from(key.data().as_ffi()).expect("a 64-bit system"));
         let interest = Interest::READABLE | Interest::WRITABLE;

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::id::ClientKey;
 use crate::metrics::CloseReason;
+use crate::transport::Received;
 
 use super::super::conversation::StillHeld;
 use super::{Driver, HELD_RETRY_NANOS};
@@ -78,13 +79,12 @@ impl Driver {
     fn read_once(&mut self, key: ClientKey) -> Read {
         let Some(socket) = self.sockets.get_mut(key) else { return Read::Dry };
         match socket.transport.read(&mut self.scratch) {
-            Ok(0) => Read::End(CloseReason::Client),
-            Ok(count) => {
-                // A short read has emptied a stream socket, unless its end is what remains (epoll(7)).
-                let dry = count < self.scratch.len() && !socket.ended;
-                self.shard.core.counts.wire_received += count as u64;
+            Ok(Received { bytes: 0, .. }) => Read::End(CloseReason::Client),
+            Ok(Received { bytes, is_dry }) => {
+                let dry = is_dry && !socket.ended;
+                self.shard.core.counts.wire_received += bytes as u64;
                 let read_at = self.clock.now();
-                self.shard.receive(key, &mut self.scratch[..count], read_at, &mut self.replies);
+                self.shard.receive(key, &mut self.scratch[..bytes], read_at, &mut self.replies);
                 self.write_replies(key);
                 if dry { Read::Dry } else { Read::More }
             }

@@ -32,7 +32,7 @@ use crate::inspect::Vitals;
 use crate::log::{Repeats, seconds};
 use crate::memory::Account;
 use crate::metrics::LabelValue as _;
-use crate::transport::{Peer, Transport, watch};
+use crate::transport::{self, Peer, READ_BYTES_MIN, Transport, watch};
 
 use super::Parts;
 use super::report::Report;
@@ -45,7 +45,7 @@ use recovery::Panics;
 use turnstile::Turnstile;
 
 /// What one read takes at most, and the size of the buffer that all connections of a shard share.
-const SCRATCH_BYTES: usize = 64 * 1024;
+const SCRATCH_BYTES: usize = READ_BYTES_MIN;
 
 /// Readiness events taken in one turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -388,23 +388,25 @@ impl Driver {
                 socket.queued = true;
                 self.readable.push_back(key);
             }
-            if event.is_writable() && self.shard.core.has_backlog(key) {
+            if event.is_writable() && (self.shard.core.has_backlog(key) || socket.transport.wants_flush()) {
                 writable.push(key);
             }
         }
         self.more_events = count == EVENTS_PER_TURN;
         for key in writable {
-            self.drain_backlog(key);
+            self.go_on_writing(key);
         }
     }
 
     fn say_footprint(&mut self) {
+        self.shard.core.counts.transports = transport::held();
         self.said_bytes = self.shard.core.footprint();
         self.memory.set(self.said_bytes);
     }
 
     /// Looks at what all shards take when this one takes more than before, and at every beat.
     fn keep_within_memory(&mut self) {
+        self.shard.core.counts.transports = transport::held();
         let bytes = self.shard.core.footprint();
         if bytes > self.said_bytes + FOOTPRINT_STEP {
             self.say_footprint();
@@ -472,6 +474,7 @@ impl Driver {
         }
         while let Some(key) = self.shard.core.next_gone() {
             if let Some(mut socket) = self.sockets.remove(key) {
+                socket.transport.take_leave();
                 // Closing the descriptor would deregister it as well; this keeps the poller exact.
                 let _ = self.poll.get_ref().registry().deregister(&mut socket.transport);
             }

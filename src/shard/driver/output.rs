@@ -127,7 +127,18 @@ impl Driver {
         self.shard.core.blocked(key, frames, self.report.taken, lane, source);
     }
 
-    pub(super) fn drain_backlog(&mut self, key: ClientKey) {
+    /// A socket takes more: what the transport has waiting goes first, and may be all there is.
+    pub(super) fn go_on_writing(&mut self, key: ClientKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.transport.flush().is_err() {
+            return self.shard.core.lost(key, CloseReason::IoError);
+        }
+        if !socket.transport.wants_flush() && self.shard.core.has_backlog(key) {
+            self.drain_backlog(key);
+        }
+    }
+
+    fn drain_backlog(&mut self, key: ClientKey) {
         self.read_clock();
         let Some(socket) = self.sockets.get_mut(key) else { return };
         self.shard.core.begin_flush(key);
