@@ -118,34 +118,44 @@ enum Next {
     Wait,
     /// There may be more, after others had their turn.
     Yield,
-    /// Nothing can be accepted for some time.
-    Pause,
+    /// Nothing can be accepted for some time, after so many attempts went better.
+    Pause { accepted: usize },
+}
+
+/// How long accepting pauses without descriptors: twice as long each time, up to a second, until one was found again.
+#[derive(Debug, Default)]
+struct Pauses {
+    last: Duration,
+}
+
+impl Pauses {
+    fn next(&mut self, accepted: usize) -> Duration {
+        self.last = if accepted > 0 { PAUSE_MIN } else { (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX) };
+        self.last
+    }
 }
 
 impl Dispatcher {
     async fn run(&mut self, socket: &AsyncFd<TcpListener>) -> io::Result<()> {
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Pauses::default();
         loop {
             let mut ready = socket.readable().await?;
             match self.accept_some(socket.get_ref()) {
                 Next::Wait => {
                     ready.clear_ready();
-                    pause = PAUSE_MIN;
+                    pauses = Pauses::default();
                 }
                 Next::Yield => {
                     tokio::time::sleep(BREATH).await;
-                    pause = PAUSE_MIN;
+                    pauses = Pauses::default();
                 }
-                Next::Pause => {
-                    tokio::time::sleep(pause).await;
-                    pause = PAUSE_MAX.min(pause * 2);
-                }
+                Next::Pause { accepted } => tokio::time::sleep(pauses.next(accepted)).await,
             }
         }
     }
 
     fn accept_some(&mut self, socket: &TcpListener) -> Next {
-        for _ in 0..ACCEPTS_PER_TURN {
+        for accepted in 0..ACCEPTS_PER_TURN {
             match socket.accept() {
                 Ok((stream, peer)) => self.dispatch(stream.into(), peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
@@ -156,7 +166,7 @@ impl Dispatcher {
                         tracing::warn!(%error, left_out, "connections cannot be accepted");
                     }
                     if reason == AcceptError::Descriptors {
-                        return Next::Pause;
+                        return Next::Pause { accepted };
                     }
                 }
             }
@@ -337,6 +347,16 @@ mod tests {
         }
 
         assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn pauses_longer_each_time_until_there_was_a_descriptor_again() {
+        let mut pauses = Pauses::default();
+        let times: Vec<_> = [0, 0, 0, 3, 0].map(|accepted| pauses.next(accepted).as_millis()).into();
+        assert_eq!(times, [10, 20, 40, 10, 20]);
+
+        let longest = (0..100).map(|_| pauses.next(0)).max();
+        assert_eq!(longest, Some(PAUSE_MAX));
     }
 
     #[test]
