@@ -10,7 +10,7 @@ use crate::id::{ClientId, ClientKey};
 use crate::metrics::CloseReason;
 use crate::ws::{self, CloseCode};
 
-use super::client::{Due, NO_PING};
+use super::client::{Due, NO_PING, Stage};
 use super::draining::Drain;
 use super::state::{Core, Notice};
 use super::wheel::{tick_at_or_after, ticks_passed};
@@ -164,10 +164,14 @@ impl Core {
         self.wheel.now()
     }
 
-    /// The process stood still for so many ticks: nobody is to blame for not having been heard meanwhile.
+    /// The process stood still for so many ticks: nobody is to blame for what was not read or written meanwhile.
     pub(super) fn excuse(&mut self, lag: u32) {
         for client in self.clients.values_mut() {
             client.heard_at = client.heard_at.saturating_add(lag);
+            client.blocked_at = client.blocked_at.saturating_add(lag);
+            if let Stage::Leaving { until } = &mut client.stage {
+                *until = until.saturating_add(lag);
+            }
         }
     }
 }

@@ -80,7 +80,8 @@ const MANY_BEHIND_EVERY: u32 = 10;
 /// A shard that takes so many bytes more says so before the next beat.
 const FOOTPRINT_STEP: usize = 256 << 10;
 
-/// A turn that begins so much later than it should tells of a process that was stopped, not of silent clients.
+/// A turn that begins so much later than it should, or takes so long, tells of a process that was stopped, not of silent
+/// clients.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// Why a shard could not be started.
@@ -304,7 +305,7 @@ impl Driver {
 
     fn turn(&mut self) -> Next {
         self.shard.core.compression_work = 0;
-        self.tick();
+        let began = self.tick();
         self.poll_sockets();
         self.read();
         self.retry_held();
@@ -317,13 +318,25 @@ impl Driver {
         self.keep_within_memory();
         self.reap();
         self.scan();
-        self.expected_at = self.clock.now();
+        // A process may be stopped anywhere in a turn as well.
+        self.expected_at = self.excuse_standstill(began);
         Next::Go
     }
 
-    fn tick(&mut self) {
+    /// Does what is due; returns the time.
+    fn tick(&mut self) -> u64 {
+        let now = self.excuse_standstill(self.expected_at);
+        self.shard.core.tick(now, Clock::unix());
+        if now >= self.beat_at {
+            self.beat(now);
+        }
+        now
+    }
+
+    /// Blames nobody for what was not read or written since then, if that is too long ago; returns the time.
+    fn excuse_standstill(&mut self, since: u64) -> u64 {
         let now = self.clock.now();
-        let lag = Duration::from_nanos(now.saturating_sub(self.expected_at));
+        let lag = Duration::from_nanos(now.saturating_sub(since));
         if lag >= STANDSTILL {
             if let Some(left_out) = self.standing.admit(now) {
                 let (shard, seconds) = (self.shard.core.index.0, seconds(lag));
@@ -336,10 +349,7 @@ impl Driver {
             }
             self.shard.core.excuse(ticks_passed(lag));
         }
-        self.shard.core.tick(now, Clock::unix());
-        if now >= self.beat_at {
-            self.beat(now);
-        }
+        now
     }
 
     /// Reads the clock, and tells the state what it says.

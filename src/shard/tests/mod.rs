@@ -281,6 +281,18 @@ fn a_process_that_stood_still_blames_nobody_for_silence() {
 }
 
 #[test]
+fn a_process_that_stood_still_blames_nobody_for_what_it_did_not_write_meanwhile() {
+    let mut world = World::new();
+    let (behind, leaving) = (world.enter("behind"), world.enter("leaving"));
+    world.shard.core.blocked(behind, &frame("begun"), 1, Lane::Bulk, None);
+    world.receive(leaving, &masked(0x88, &1000_u16.to_be_bytes()));
+    world.shard.core.excuse(super::wheel::ticks_passed(Duration::from_secs(100)));
+    world.tick(Duration::from_secs(100));
+    assert!(world.shard.core.clients[behind].is_open());
+    assert!(world.shard.core.clients.contains_key(leaving), "it still has its time to end the stream");
+}
+
+#[test]
 fn to_join_again_takes_no_further_place() {
     let mut world = World::new();
     let ann = world.enter("ann");
