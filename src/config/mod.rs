@@ -13,7 +13,7 @@ mod tests;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -159,8 +159,10 @@ impl Mistake {
     }
 }
 
+/// One line: control characters of what was written are escaped.
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = Escaping(f);
         match &self.place {
             Some(place) => write!(f, "{place}: ")?,
             None if self.key.is_some() => f.write_str("default: ")?,
@@ -170,6 +172,19 @@ impl fmt::Display for Mistake {
             Some(key) => write!(f, "{key}: {}", self.reason),
             None => f.write_str(&self.reason),
         }
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            let plain = part.trim_end_matches(char::is_control);
+            self.0.write_str(plain)?;
+            write!(self.0, "{}", part[plain.len()..].escape_default())?;
+        }
+        Ok(())
     }
 }
 

@@ -122,6 +122,19 @@ fn tells_every_mistake_at_once_with_place_key_and_reason() {
 }
 
 #[test]
+fn a_mistake_is_one_line_whatever_was_written() {
+    let found = mistakes(
+        "\"new\\nline\" = 1\norigins = [\"a\\u001b[31m\\n\"]",
+        &[("FANFARE_NEW\nLINE", ""), ("FANFARE_LOG__LEVEL", "very\nloud")],
+        &[],
+    );
+
+    assert_eq!(found.len(), 4);
+    assert!(found.iter().all(|line| !line.contains(char::is_control)), "{found:?}");
+    assert!(found.iter().any(|line| line.contains(r"FANFARE_NEW\nLINE")), "{found:?}");
+}
+
+#[test]
 fn names_the_nearest_key_also_from_another_section() {
     for (file, nearest) in [
         ("lisen = 1", "`listen`"),
