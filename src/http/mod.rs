@@ -5,6 +5,8 @@
 //! behind the head.
 
 mod extensions;
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod head;
 mod identity;

@@ -130,7 +130,7 @@ enum Served {
 }
 
 /// A request that may become a WebSocket.
-struct Admitted {
+pub(super) struct Admitted {
     peer: SocketAddr,
     place: Option<Place>,
     endpoint: Endpoint,
@@ -230,7 +230,7 @@ async fn read_head(
 }
 
 /// The bytes that answer a head, and what the connection becomes by them.
-fn answer(
+pub(super) fn answer(
     head: &[u8],
     shared: &Shared,
     (peer, refuse): (SocketAddr, Option<Refuse>),
@@ -349,7 +349,7 @@ fn demo() -> Response<Full<Bytes>> {
 }
 
 /// A refusal of `request` as bytes. Not every head that is refused can be parsed, so this answers one that can.
-fn print(parser: &http1::Builder, refusal: &Refusal, request: &[u8]) -> Vec<u8> {
+pub(super) fn print(parser: &http1::Builder, refusal: &Refusal, request: &[u8]) -> Vec<u8> {
     // The answer to HEAD has no body (RFC 9110 section 9.3.2), though it is refused.
     let is_head = request.trim_ascii_start().starts_with(b"HEAD ");
     let stand_in: &[u8] = if is_head { b"HEAD / HTTP/1.1\r\n\r\n" } else { b"GET / HTTP/1.1\r\n\r\n" };
