@@ -34,10 +34,16 @@ def clean_environment(**settings):
 class Gateway:
     """A running gateway on ports of its own."""
 
-    def __init__(self, *args, log=subprocess.PIPE, **settings):
-        """`log` is where standard error goes; what is piped ends up in the attribute of that name."""
+    DEFAULTS = {"--listen": "127.0.0.1:0", "--admin-listen": "127.0.0.1:0", "--shards": "2"}
+
+    def __init__(self, *args, log=subprocess.PIPE, prefix=(), **settings):
+        """`log` is where standard error goes; what is piped ends up in the attribute of that name.
+
+        `prefix` is a command that becomes the gateway, such as `prlimit`.
+        """
         settings = {"DRAIN__WINDOW": "200ms", **settings}
-        command = [BINARY, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *(() if "--shards" in args else ("--shards", "2")), *args]
+        defaults = [word for flag in self.DEFAULTS.items() if flag[0] not in args for word in flag]
+        command = [*prefix, BINARY, *defaults, *args]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
