@@ -176,8 +176,11 @@ impl Dispatcher {
 
     fn dispatch(&mut self, stream: std::net::TcpStream, peer: SocketAddr) {
         self.metrics.accepted.increment(1);
-        let entered =
-            if self.desk.is_at_the_door() { self.desk.enter(peer.ip(), self.clock.now()) } else { Ok(None) };
+        let entered = if self.desk.is_at_the_door(peer.ip()) {
+            self.desk.enter(peer.ip(), self.clock.now())
+        } else {
+            Ok(None)
+        };
         let (admission, mut refuse) = match &entered {
             Ok(_) => (self.gate.admit(), None),
             Err(refuse) => (self.gate.refuse(), Some(*refuse)),

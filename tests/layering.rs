@@ -63,6 +63,7 @@ const TABLE: &[(&str, &str)] = &[
 
 /// The modules that compute and leave all doing to drivers.
 const PURE: &[&str] = &[
+    "admission",
     "id",
     "ws",
     "protocol",

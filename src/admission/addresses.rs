@@ -1,8 +1,8 @@
 //! How many connections each address has, and how fast it begins new ones.
 
+use core::net::IpAddr;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
 
 use super::{Desk, Refuse};
 
@@ -123,6 +123,8 @@ impl Addresses {
             if now.saturating_sub(self.forgotten_at) > FORGET_EVERY {
                 self.forgotten_at = now;
                 self.entries.retain(|_, entry| entry.open > 0 || entry.due_at > now);
+                // A flood must not keep its memory for ever.
+                self.entries.shrink_to(self.entries.len() * 2);
             }
             if self.entries.len() >= self.entries_max {
                 return Err(Refuse::Rate);
@@ -194,7 +196,7 @@ mod tests {
         };
         let desk = Desk::new(options, 100);
         let places: Vec<_> = (0..1000_u32)
-            .map(|number| desk.enter(std::net::Ipv4Addr::from_bits(number).into(), 0).unwrap())
+            .map(|number| desk.enter(core::net::Ipv4Addr::from_bits(number).into(), 0).unwrap())
             .collect();
         drop(places);
 
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn a_table_full_of_recent_addresses_has_strangers_wait() {
         let mut addresses = addresses(None, Some(1));
-        let stranger = |number: u64| IpAddr::from(std::net::Ipv6Addr::from_bits(u128::from(number) << 64));
+        let stranger = |number: u64| IpAddr::from(core::net::Ipv6Addr::from_bits(u128::from(number) << 64));
         let most = addresses.entries_max as u64;
         for number in 0..most {
             let prefix = addresses.enter(stranger(number), SECOND).unwrap();

@@ -1,6 +1,6 @@
 //! The client that a chain of proxies names in `X-Forwarded-For`.
 
-use std::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 /// Goes through the addresses from the last to the first, each of which was added by the one behind it: for as long as that
 /// one is trusted, it is believed. What cannot be read ends the chain.

@@ -4,7 +4,8 @@ mod addresses;
 mod forwarded;
 pub mod proxy;
 
-use std::net::IpAddr;
+use core::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -81,9 +82,9 @@ impl Proxies {
         forwarded::client(peer, values, |address| self.is_trusted(address))
     }
 
-    /// Whether the address of a connection may only be known when its request is.
-    fn are_there(&self) -> bool {
-        self.protocol || self.forwarded_for
+    /// Whether a request on a connection of this address may name the client by `X-Forwarded-For`.
+    pub fn expects_forwarded_for(&self, peer: IpAddr) -> bool {
+        self.forwarded_for && self.is_trusted(peer)
     }
 
     fn is_trusted(&self, address: IpAddr) -> bool {
@@ -101,6 +102,20 @@ struct Inner {
     proxies: Proxies,
     has_limits: bool,
     addresses: Mutex<Addresses>,
+    told: AtomicUsize,
+}
+
+/// How many connections that a proxy has named may at once be told why they are not let in.
+const PLACES_TO_REFUSE: usize = 16;
+
+/// The place of a connection that is only told why it is not let in, free again when this is dropped.
+#[derive(Debug)]
+pub struct Told(Desk);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.0.told.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Desk {
@@ -111,7 +126,8 @@ impl Desk {
         let rate_each = options.handshakes_per_second_per_address.map(Rate::per_second);
         let has_limits = connections_per_address.is_some() || rate.is_some() || rate_each.is_some();
         let addresses = Addresses::new(connections_per_address, rate, rate_each, connections);
-        Self(Arc::new(Inner { proxies, has_limits, addresses: Mutex::new(addresses) }))
+        let addresses = Mutex::new(addresses);
+        Self(Arc::new(Inner { proxies, has_limits, addresses, told: AtomicUsize::new(0) }))
     }
 
     /// The proxies before the gateway.
@@ -119,10 +135,11 @@ impl Desk {
         &self.0.proxies
     }
 
-    /// Whether the limits are looked at when a connection is accepted; else when its request has come, as only that tells
-    /// its address.
-    pub fn is_at_the_door(&self) -> bool {
-        !self.0.proxies.are_there()
+    /// Whether the limits are looked at when a connection of this address is accepted; else as soon as the proxy that it
+    /// is from has said for whom it is.
+    pub fn is_at_the_door(&self, peer: IpAddr) -> bool {
+        let proxies = &self.0.proxies;
+        !proxies.expects_header(peer) && !proxies.expects_forwarded_for(peer)
     }
 
     /// Lets a connection in at `now` nanoseconds; it takes no place where there are no limits.
@@ -136,6 +153,14 @@ impl Desk {
         }
         let prefix = self.addresses().enter(address, now)?;
         Ok(Some(Place::new(self.clone(), prefix)))
+    }
+
+    /// Asks for a place to be told why a connection is not let in; it is closed without a word when there is none. Without
+    /// that bound those who are refused would take the places of those who are not.
+    pub fn tell(&self) -> Option<Told> {
+        let more = |told| (told < PLACES_TO_REFUSE).then_some(told + 1);
+        self.0.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Told(self.clone()))
     }
 
     fn addresses(&self) -> MutexGuard<'_, Addresses> {

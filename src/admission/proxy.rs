@@ -1,7 +1,7 @@
 //! The header by which a proxy says for whom a connection is: the PROXY protocol, versions 1 and 2
 //! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A header at the beginning of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,17 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
         return text(bytes);
     }
     Err(Malformed)
+}
+
+/// How many bytes more the header takes at least that `bytes` are the beginning of: as many can be read without reading
+/// anything that is behind it and another's, as TLS is.
+pub fn missing(bytes: &[u8]) -> usize {
+    let shortest = match bytes.first() {
+        Some(&first) if first == SIGNATURE_V2[0] => HEAD_BYTES_V2 + addresses_len(bytes).unwrap_or(0),
+        _ => LINE_BYTES_MIN,
+    };
+    let end_of_line = if bytes.ends_with(b"\r") { 1 } else { 2 };
+    shortest.checked_sub(bytes.len()).filter(|missing| *missing > 0).unwrap_or(end_of_line)
 }
 
 /// Version 1: a line.
@@ -75,13 +86,12 @@ fn binary(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
         Some(0x21) => false,
         Some(_) => return Err(Malformed),
     };
-    let Some([family, high, low]) = rest.get(1..4) else { return Ok(None) };
-    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    let (Some(family), Some(length)) = (rest.get(1), addresses_len(bytes)) else { return Ok(None) };
     if length > ADDRESSES_BYTES_MAX {
         return Err(Malformed);
     }
-    let Some(addresses) = rest.get(4..4 + length) else { return Ok(None) };
-    let header = |client| Ok(Some(Header { bytes: SIGNATURE_V2.len() + 4 + length, client }));
+    let Some(addresses) = bytes.get(HEAD_BYTES_V2..HEAD_BYTES_V2 + length) else { return Ok(None) };
+    let header = |client| Ok(Some(Header { bytes: HEAD_BYTES_V2 + length, client }));
     if is_local {
         return header(None);
     }
@@ -103,6 +113,12 @@ fn binary(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     }
 }
 
+/// How many bytes follow the first 16 of version 2, where these are there.
+fn addresses_len(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.get(HEAD_BYTES_V2 - 2..HEAD_BYTES_V2)?;
+    Some(usize::from(u16::from_be_bytes([length[0], length[1]])))
+}
+
 /// Whether they are the beginning of it, or it is theirs.
 fn begins_as(bytes: &[u8], signature: &[u8]) -> bool {
     let shared = bytes.len().min(signature.len());
@@ -112,7 +128,13 @@ fn begins_as(bytes: &[u8], signature: &[u8]) -> bool {
 const SIGNATURE_V1: &[u8] = b"PROXY ";
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The longest line of version 1, with its end.
+/// The signature of version 2, version and command, family, length.
+const HEAD_BYTES_V2: usize = 16;
+
+/// The shortest line of version 1, with its end: `PROXY UNKNOWN`.
+const LINE_BYTES_MIN: usize = 15;
+
+/// The longest.
 const LINE_BYTES_MAX: usize = 107;
 
 /// The most that a header of version 2 may hold behind its first 16 bytes. Addresses take 36, and extensions a few hundred.
@@ -199,11 +221,38 @@ mod tests {
                 }
             }
         }
+
+        #[test]
+        fn what_is_read_as_it_is_missing_ends_with_the_header(
+            is_binary: bool,
+            command in prop::sample::select(vec![0x20_u8, 0x21]),
+            family in prop::sample::select(vec![0x00_u8, 0x11, 0x21, 0x31]),
+            addresses in prop::collection::vec(any::<u8>(), 36..300),
+            names in "[ 0-9a-f.:]{0,80}",
+        ) {
+            let line = format!("PROXY UNKNOWN {names}\r\n").into_bytes();
+            let whole = if is_binary { header(command, family, &addresses) } else { line };
+            let mut read = 0;
+            while parse(&whole[..read]) == Ok(None) {
+                let missing = missing(&whole[..read]);
+                prop_assert!(missing > 0);
+                read += missing;
+                prop_assert!(read <= whole.len());
+            }
+            prop_assert_eq!(parse(&whole[..read]).map(|header| header.map(|header| header.bytes)), Ok(Some(read)));
+            prop_assert_eq!(read, whole.len());
+        }
     }
 
     fn check_every_cut(bytes: &[u8], client: Option<&str>) {
         for cut in 0..bytes.len() {
             assert_eq!(parse(&bytes[..cut]), Ok(None), "cut at {cut}");
+        }
+        let mut read = 0;
+        while read < bytes.len() {
+            let missing = missing(&bytes[..read]);
+            assert!(missing > 0 && read + missing <= bytes.len(), "{missing} bytes at {read}");
+            read += missing;
         }
         let client = client.map(|client| client.parse().unwrap());
         let followed = [bytes, b"GET /"].concat();

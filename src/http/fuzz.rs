@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::Shared;
+use super::arrival::Caller;
 use super::head::HeadFinder;
 use super::upgrade::{answer, print};
 
@@ -14,7 +15,7 @@ pub fn answer_to(input: &[u8], piece_len: usize, shared: &Shared) -> Option<(Vec
     let found = ends.map(|end| finder.find(&input[..end], &shared.options)).find_map(Result::transpose)?;
     let answered = found.and_then(|end| {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let (answer, _) = answer(&input[..end], shared, (peer, None))?;
+        let (answer, _) = answer(&input[..end], shared, &mut Caller::new(peer, None, shared))?;
         Ok((answer, end))
     });
     Some(match answered {

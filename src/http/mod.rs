@@ -4,6 +4,7 @@
 //! parsed by hyper, checks it (`guard`, `origin`, `identity`), answers, and gives the socket back with whatever came
 //! behind the head.
 
+mod arrival;
 mod extensions;
 #[doc(hidden)]
 pub mod fuzz;

@@ -1,6 +1,7 @@
 //! The answers that are not 101.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -127,9 +128,9 @@ impl Refusal {
     }
 
     /// Writes a line about it, at a level for those who look for what peers do wrong.
-    pub(super) fn log(&self) {
+    pub(super) fn log(&self, peer: SocketAddr) {
         let (status, reason, detail) = (self.status.as_u16(), self.failure.as_str(), &*self.message);
-        tracing::debug!(status, reason, detail, "a request was refused");
+        tracing::debug!(%peer, status, reason, detail, "a request was refused");
     }
 
     /// The whole answer.

@@ -342,6 +342,11 @@ fn shared(options: Options) -> Shared {
     shared_with(options, auth::Options::default(), running())
 }
 
+/// What lets connections in by these limits.
+pub(super) fn shared_by(options: admission::Options) -> Shared {
+    Shared { desk: Desk::new(options, 100), ..shared(Options::default()) }
+}
+
 fn shared_with(options: Options, auth: auth::Options, watch: drain::Watch) -> Shared {
     let verifier = Verifier::new(auth).unwrap();
     let desk = Desk::new(admission::Options::default(), 100);
@@ -355,7 +360,7 @@ fn arrival(stream: TcpStream) -> Arrival {
     Arrival { stream, peer, refuse: None, accepted_at: Instant::now() }
 }
 
-fn connected() -> (TcpStream, TcpStream) {
+pub(super) fn connected() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

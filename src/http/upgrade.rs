@@ -26,12 +26,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
-use crate::admission::{Place, Refuse, proxy};
 use crate::auth::{AuthError, Claims};
 use crate::clock::Clock;
 use crate::metrics::{AuthResult, HandshakeFailure};
 use crate::ws::Compression;
 
+use super::arrival::{Caller, TurnedAway};
 use super::extensions::{self, SEC_WEBSOCKET_EXTENSIONS};
 use super::guard::{self, Route, Subprotocol};
 use super::head::HeadFinder;
@@ -55,13 +55,15 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
     };
     let mut link = Link::new(&mut transport);
     let mut received = Vec::new();
+    let mut caller = Caller::new(peer, refuse, shared);
     let deadline = (accepted_at + shared.options.handshake).into();
-    let served = timeout_at(deadline, serve(&mut link, &mut received, shared, (peer, refuse))).await;
+    let served = timeout_at(deadline, serve(&mut link, &mut received, shared, &mut caller)).await;
     let failure = match served {
         Ok(Ok(Served::Upgrade { end, admitted })) => {
             drop(link);
             shared.metrics.duration.record(accepted_at.elapsed());
-            let Admitted { peer, place, endpoint, claims, ndjson, compression } = admitted;
+            let Admitted { endpoint, claims, ndjson, compression } = admitted;
+            let Caller { peer, place, .. } = caller;
             let read_ahead = Bytes::copy_from_slice(&received[end..]);
             return Outcome::Upgraded(Upgraded {
                 transport,
@@ -88,6 +90,7 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
             link.linger().await;
             HandshakeFailure::Tls
         }
+        Ok(Ok(Served::Dropped(failure))) => failure,
         Ok(Err(_)) => HandshakeFailure::IoError,
         Err(_) => {
             if !received.is_empty() {
@@ -127,12 +130,12 @@ enum Served {
     },
     Page,
     Refusal(HandshakeFailure),
+    /// Nothing was answered.
+    Dropped(HandshakeFailure),
 }
 
 /// A request that may become a WebSocket.
 pub(super) struct Admitted {
-    peer: SocketAddr,
-    place: Option<Place>,
     endpoint: Endpoint,
     claims: Claims,
     ndjson: bool,
@@ -143,15 +146,18 @@ async fn serve(
     link: &mut Link<'_>,
     received: &mut Vec<u8>,
     shared: &Shared,
-    (peer, refuse): (SocketAddr, Option<Refuse>),
+    caller: &mut Caller,
 ) -> io::Result<Served> {
-    let peer = match read_proxy_header(link, received, shared, peer).await? {
-        Ok(peer) => peer,
-        Err(refusal) => return refused(link, received, shared, refusal).await,
-    };
+    match caller.arrive(link, shared).await? {
+        Ok(()) => {}
+        Err(TurnedAway::Told(refusal)) => {
+            return refused(link, received, shared, (&refusal, caller.peer)).await;
+        }
+        Err(TurnedAway::Dropped(failure)) => return Ok(Served::Dropped(failure)),
+    }
     let end = read_head(link, received, &shared.options).await?;
     let answered = end.and_then(|end| {
-        let (answer, admitted) = answer(&received[..end], shared, (peer, refuse))?;
+        let (answer, admitted) = answer(&received[..end], shared, caller)?;
         Ok((answer, admitted.map(|admitted| (end, admitted))))
     });
     match answered {
@@ -159,7 +165,7 @@ async fn serve(
             link.write_all(&answer).await?;
             Ok(admitted.map_or(Served::Page, |(end, admitted)| Served::Upgrade { end, admitted }))
         }
-        Err(refusal) => refused(link, received, shared, refusal).await,
+        Err(refusal) => refused(link, received, shared, (&refusal, caller.peer)).await,
     }
 }
 
@@ -167,41 +173,15 @@ async fn refused(
     link: &mut Link<'_>,
     received: &[u8],
     shared: &Shared,
-    refusal: Refusal,
+    (refusal, peer): (&Refusal, SocketAddr),
 ) -> io::Result<Served> {
-    refusal.log();
-    match link.write_all(&print(&shared.parser, &refusal, received)).await {
+    refusal.log(peer);
+    match link.write_all(&print(&shared.parser, refusal, received)).await {
         // TLS has not begun, so that nobody could read it.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
         other => other?,
     }
     Ok(Served::Refusal(refusal.failure()))
-}
-
-/// Who is at the other end, as its proxy says where there is one. What it says is taken out of what was received.
-async fn read_proxy_header(
-    link: &mut Link<'_>,
-    received: &mut Vec<u8>,
-    shared: &Shared,
-    peer: SocketAddr,
-) -> io::Result<Result<SocketAddr, Refusal>> {
-    if !shared.desk.proxies().expects_header(peer.ip()) {
-        return Ok(Ok(peer));
-    }
-    loop {
-        if link.read_bare(received).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match proxy::parse(received) {
-            Ok(None) => {}
-            Ok(Some(header)) => {
-                received.drain(..header.bytes);
-                link.begin_tls(received);
-                return Ok(Ok(header.client.unwrap_or(peer)));
-            }
-            Err(_) => return Ok(Err(Refusal::proxy())),
-        }
-    }
 }
 
 async fn read_head(
@@ -211,7 +191,9 @@ async fn read_head(
 ) -> io::Result<Result<usize, Refusal>> {
     let mut finder = HeadFinder::default();
     loop {
-        // Something may be there already, behind what a proxy said.
+        if link.read(received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         if received.starts_with(TLS_HANDSHAKE) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -223,36 +205,31 @@ async fn read_head(
             Ok(None) => {}
             Err(refusal) => return Ok(Err(refusal)),
         }
-        if link.read(received).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
     }
 }
 
 /// The bytes that answer a head, and what the connection becomes by them.
-pub(super) fn answer(
-    head: &[u8],
-    shared: &Shared,
-    (peer, refuse): (SocketAddr, Option<Refuse>),
-) -> Result<(Vec<u8>, Option<Admitted>), Refusal> {
+pub(super) fn answer(head: &[u8], shared: &Shared, caller: &mut Caller) -> Result<(Vec<u8>, Option<Admitted>), Refusal> {
     if shared.drain.is_draining() {
         return Err(Refusal::draining());
     }
-    if let Some(refuse) = refuse {
+    if let Some(refuse) = caller.refuse {
         return Err(Refusal::at_the_door(refuse));
     }
     let decided = RefCell::new(None);
-    let output = converse(&shared.parser, head, |request| match respond(request, shared, peer) {
-        Ok((response, admitted)) => {
-            decided.replace(Some(Ok(admitted)));
-            response
-        }
-        Err(refusal) => {
-            let response = refusal.response();
-            decided.replace(Some(Err(refusal)));
-            response
-        }
-    });
+    let caller = RefCell::new(caller);
+    let output =
+        converse(&shared.parser, head, |request| match respond(request, shared, &mut caller.borrow_mut()) {
+            Ok((response, admitted)) => {
+                decided.replace(Some(Ok(admitted)));
+                response
+            }
+            Err(refusal) => {
+                let response = refusal.response();
+                decided.replace(Some(Err(refusal)));
+                response
+            }
+        });
     match decided.into_inner() {
         Some(Ok(admitted)) => Ok((output, admitted)),
         Some(Err(refusal)) => Err(refusal),
@@ -263,13 +240,13 @@ pub(super) fn answer(
 fn respond<B>(
     mut request: Request<B>,
     shared: &Shared,
-    peer: SocketAddr,
+    caller: &mut Caller,
 ) -> Result<(Response<Full<Bytes>>, Option<Admitted>), Refusal> {
+    caller.look_at(&request, shared).map_err(Refusal::at_the_door)?;
     let endpoint = match guard::check(&request, &shared.options)? {
         Route::Demo => return Ok((demo(), None)),
         Route::Upgrade(endpoint) => endpoint,
     };
-    let (peer, place) = enter(&request, shared, peer)?;
     if !shared.origins.allow(request.headers()) {
         return Err(Refusal::origin());
     }
@@ -290,24 +267,7 @@ fn respond<B>(
     if let Some(taken) = taken {
         response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, taken.answer);
     }
-    Ok((response, Some(Admitted { peer, place, endpoint, claims, ndjson, compression })))
-}
-
-/// Finds the client behind proxies, and lets it in within the limits by address, where that was not done at the door.
-fn enter<B>(
-    request: &Request<B>,
-    shared: &Shared,
-    peer: SocketAddr,
-) -> Result<(SocketAddr, Option<Place>), Refusal> {
-    if shared.desk.is_at_the_door() {
-        return Ok((peer, None));
-    }
-    let values = request.headers().get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-    let client = shared.desk.proxies().client(peer.ip(), values);
-    // The port is that of the proxy's connection, and none of the client's.
-    let peer = if client == peer.ip() { peer } else { SocketAddr::new(client, 0) };
-    let place = shared.desk.enter(client, shared.clock.now()).map_err(Refusal::at_the_door)?;
-    Ok((peer, place))
+    Ok((response, Some(Admitted { endpoint, claims, ndjson, compression })))
 }
 
 /// Finds out who asks, and counts how the check of a token ended.
@@ -410,14 +370,14 @@ impl Write for Memory<'_> {
 }
 
 /// A connection that is tried first, and watched by the runtime only when it would block.
-struct Link<'a> {
+pub(super) struct Link<'a> {
     socket: &'a mio::net::TcpStream,
     tls: Option<&'a mut Session>,
     watch: Option<AsyncFd<BorrowedFd<'a>>>,
 }
 
 impl<'a> Link<'a> {
-    fn new(transport: &'a mut Transport) -> Self {
+    pub(super) fn new(transport: &'a mut Transport) -> Self {
         let (socket, tls) = transport.parts();
         Self { socket, tls, watch: None }
     }
@@ -435,37 +395,30 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Goes through the stack, so that a connection that says nothing holds no buffer meanwhile.
     fn read_now(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         if let Some(tls) = &mut self.tls {
             let received = tls.read(self.socket, TLS_READ_BYTES, |plain| into.extend_from_slice(plain));
             return received.map(|received| received.bytes);
         }
-        self.read_bare_now(into)
+        self.read_bare_now(READ_BYTES, into)
     }
 
-    /// As [`read`](Self::read), past TLS: what a proxy says comes before that.
-    async fn read_bare(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+    /// As [`read`](Self::read), past TLS, which comes behind what a proxy says; what is more than `most` bytes stays where
+    /// it is.
+    pub(super) async fn read_bare(&mut self, most: usize, into: &mut Vec<u8>) -> io::Result<usize> {
         loop {
-            match self.read_bare_now(into) {
+            match self.read_bare_now(most, into) {
                 Err(error) => self.recover(error, Interest::READABLE).await?,
                 Ok(count) => return Ok(count),
             }
         }
     }
 
-    /// TLS, where it is spoken, begins with what was read past it.
-    fn begin_tls(&mut self, received: &mut Vec<u8>) {
-        if let Some(tls) = &mut self.tls {
-            tls.begin_with(received);
-            received.clear();
-        }
-    }
-
-    fn read_bare_now(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+    /// Goes through the stack, so that a connection that says nothing holds no buffer meanwhile.
+    fn read_bare_now(&self, most: usize, into: &mut Vec<u8>) -> io::Result<usize> {
         let mut buffer = [0; READ_BYTES];
         let mut socket = self.socket;
-        let count = socket.read(&mut buffer)?;
+        let count = socket.read(&mut buffer[..most.min(READ_BYTES)])?;
         into.extend_from_slice(&buffer[..count]);
         Ok(count)
     }
@@ -560,8 +513,6 @@ impl<'a> Link<'a> {
         }
     }
 }
-
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 const DEMO: &str = include_str!("demo.html");
 

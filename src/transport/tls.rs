@@ -30,8 +30,6 @@ pub struct Session {
     incoming: Vec<u8>,
     /// Ciphertext that the socket did not take; empty while nothing waits.
     outgoing: Vec<u8>,
-    /// `incoming` has not been gone through.
-    is_unread: bool,
     /// How much of `outgoing` it has taken since.
     written: usize,
     /// The peer has said that nothing more comes.
@@ -71,7 +69,6 @@ impl Session {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             written: 0,
-            is_unread: false,
             peer_has_ended: false,
             has_failed: false,
             end: End::Open,
@@ -79,13 +76,6 @@ impl Session {
         };
         session.count();
         Ok(session)
-    }
-
-    /// Begins with what was read from the socket before.
-    pub fn begin_with(&mut self, ciphertext: &[u8]) {
-        self.incoming.extend_from_slice(ciphertext);
-        self.is_unread = !ciphertext.is_empty();
-        self.count();
     }
 
     /// Takes ciphertext from the socket once, `budget` bytes with what was kept at most, and hands out what is in it, in
@@ -205,11 +195,9 @@ impl Session {
         let limit = budget.min(buffers.input.len());
         debug_assert!(kept < limit, "the budget is larger than what may be kept");
         let count = match socket.read(&mut buffers.input[kept..limit]) {
-            Ok(0) if !self.is_unread => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.is_unread => 0,
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             other => other?,
         };
-        self.is_unread = false;
         buffers.input[..kept].copy_from_slice(&self.incoming);
         let (input, output) = (&mut buffers.input[..kept + count], &mut buffers.output);
         let processed = self.process(input, output, &mut take);

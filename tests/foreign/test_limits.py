@@ -9,6 +9,8 @@ import unittest
 
 from support import DEADLINE, Client, Gateway, fetch, poll, poll_async
 
+# Connections that are told at once why they are refused; others are closed without a word.
+PLACES_TO_REFUSE = 16
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
@@ -40,6 +42,27 @@ class Visit:
     def header(self, name):
         found = re.search(rf"^{name}: (.*)\r?$", self.head.decode(), re.IGNORECASE | re.MULTILINE)
         return found and found[1].strip()
+
+    def close(self):
+        self.socket.close()
+
+
+class Silent:
+    """A connection that says this and nothing more."""
+
+    def __init__(self, gateway, says, source="127.0.0.1"):
+        self.socket = socket.create_connection((gateway.host, gateway.port), source_address=(source, 0), timeout=DEADLINE)
+        self.socket.sendall(says)
+        self.socket.setblocking(False)
+
+    def is_over(self):
+        """Whether the gateway has ended it."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
 
     def close(self):
         self.socket.close()
@@ -104,7 +127,7 @@ class ByAddress(unittest.TestCase):
 
 class BehindProxies(unittest.TestCase):
     def setUp(self):
-        settings = {"PROXY__TRUSTED": "127.0.0.1,10.0.0.0/8", "LIMITS__CONNECTIONS_PER_ADDRESS": "2", "LIMITS__HANDSHAKE": "1s"}
+        settings = {"PROXY__TRUSTED": "127.0.0.1,10.0.0.0/8", "LIMITS__CONNECTIONS_PER_ADDRESS": "2"}
         self.protocol = self.enterContext(Gateway(PROXY__PROTOCOL="true", **settings))
         self.forwarded = self.enterContext(Gateway(PROXY__FORWARDED_FOR="true", **settings))
 
@@ -112,6 +135,27 @@ class BehindProxies(unittest.TestCase):
         visit = Visit(gateway, says, **options)
         self.addCleanup(visit.close)
         return visit
+
+    def status(self, gateway, says, **options):
+        """The answer to a connection that is closed then."""
+        visit = self.visit(gateway, says, **options)
+        visit.close()
+        return visit.status
+
+    def silent(self, *args, **options):
+        silent = Silent(*args, **options)
+        self.addCleanup(silent.close)
+        return silent
+
+    def two_silent(self, gateway, *args, **options):
+        """Two connections in their handshakes that the gateway has read from."""
+        silent = [self.silent(gateway, *args, **options) for _ in range(2)]
+
+        def waiting():
+            return sum(value for name, value in gateway.scrape().items() if name.startswith("fanfare_handshakes{"))
+
+        poll("both are there", lambda: waiting() == 2)
+        return silent
 
     def peers(self, gateway, user="ann"):
         """The other ends of a user's connections, of which there is at least one."""
@@ -154,6 +198,58 @@ class BehindProxies(unittest.TestCase):
             self.assertEqual([self.visit(self.forwarded, forwarded).status for _ in range(3)], [101, 101, 429])
         self.assertEqual(self.peers(self.forwarded)[0], "198.51.100.0:0")
 
+    def test_who_says_nothing_behind_a_proxy_is_counted_as_soon_as_the_proxy_has_named_it(self):
+        for header in [line("198.51.100.20"), binary("198.51.100.21")]:
+            says = header + request(self.protocol)
+            silent = self.two_silent(self.protocol, header)
+            self.assertEqual(self.status(self.protocol, says), 429)
+            self.assertEqual(self.status(self.protocol, line("198.51.100.22") + request(self.protocol)), 101)
+            for client in silent:
+                client.close()
+            poll("let in", lambda says=says: self.status(self.protocol, says) == 101)
+
+    def test_who_comes_past_the_proxies_is_counted_at_the_door(self):
+        for gateway in [self.protocol, self.forwarded]:
+            silent = self.two_silent(gateway, b"", source="127.0.0.8")
+            self.assertEqual(self.status(gateway, request(gateway), source="127.0.0.8"), 429)
+            for client in silent:
+                client.close()
+            poll("let in", lambda gateway=gateway: self.status(gateway, request(gateway), source="127.0.0.8") == 101)
+
+    def test_requests_that_come_to_nothing_count_for_the_rate(self):
+        settings = {"PROXY__TRUSTED": "127.0.0.1", "LIMITS__HANDSHAKES_PER_SECOND_PER_ADDRESS": "3"}
+        protocol = self.enterContext(Gateway(PROXY__PROTOCOL="true", **settings))
+        forwarded = self.enterContext(Gateway(PROXY__FORWARDED_FOR="true", **settings))
+        nowhere = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n"
+        for gateway, says in [
+            (protocol, line() + nowhere + b"\r\n"),
+            (protocol, binary("198.51.100.31") + b"nonsense\r\n\r\n"),
+            (forwarded, nowhere + b"X-Forwarded-For: 198.51.100.30\r\n\r\n"),
+        ]:
+            statuses = [self.status(gateway, says) for _ in range(9)]
+            self.assertGreaterEqual(statuses.count(429), 4, statuses)
+            poll("let in again", lambda gateway=gateway, says=says: self.status(gateway, says) != 429)
+
+    def test_a_header_that_does_not_end_in_time_ends_the_connection(self):
+        gateway = self.enterContext(Gateway(PROXY__PROTOCOL="true", PROXY__TRUSTED="127.0.0.1", LIMITS__HANDSHAKE="200ms"))
+        for begun in [b"", b"PROXY TCP4 198.51", SIGNATURE, binary()[:-1]]:
+            self.assertEqual(self.visit(gateway, begun).status, 0)
+        timeouts = 'fanfare_handshake_failures_total{reason="timeout"}'
+        poll("counted", lambda: gateway.scrape()[timeouts] == 4)
+
+    def test_those_who_are_refused_take_no_places_of_others(self):
+        settings = {"LIMITS__CONNECTIONS": "30", "LIMITS__CONNECTIONS_PER_ADDRESS": "2", "PROXY__TRUSTED": "127.0.0.1"}
+        gateway = self.enterContext(Gateway(PROXY__PROTOCOL="true", **settings))
+        flood = []
+        for _ in range(10):
+            flood += [self.silent(gateway, line("198.51.100.40")) for _ in range(10)]
+            left = 2 + PLACES_TO_REFUSE
+            poll("the others are over", lambda left=left: len([client for client in flood if not client.is_over()]) <= left)
+        for number in range(10):
+            self.assertEqual(self.status(gateway, line(f"198.51.100.{50 + number}") + request(gateway)), 101)
+        refused = 'fanfare_handshake_failures_total{reason="address_limit"}'
+        self.assertGreaterEqual(gateway.scrape()[refused], 100 - 2 - PLACES_TO_REFUSE)
+
     def test_who_is_no_proxy_is_not_believed(self):
         lie = request(self.forwarded, X_Forwarded_For="198.51.100.99")
         statuses = [self.visit(self.forwarded, lie, source="127.0.0.9").status for _ in range(3)]
@@ -170,8 +266,6 @@ class BehindProxies(unittest.TestCase):
         self.assertEqual((refused.status, json.loads(refused.rest)["error"]), (400, "proxy"))
         for garbage in [b"PROXY TCP4 x\r\n", b"\x16\x03\x01\x02\x00", b"PROXY " + b"x" * 200, SIGNATURE + b"\x31"]:
             self.assertEqual(self.visit(self.protocol, garbage).status, 400, garbage)
-        silent = self.visit(self.protocol, SIGNATURE)
-        self.assertIn(silent.status, (0, 408))
         local = self.visit(self.protocol, SIGNATURE + b"\x20\x00\x00\x00" + request(self.protocol, "local"))
         self.assertEqual(local.status, 101)
         self.assertTrue(self.peers(self.protocol, "local")[0].startswith("127.0.0.1:"))

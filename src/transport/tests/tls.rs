@@ -71,18 +71,6 @@ fn one_read_hands_out_all_records_that_have_come() {
 }
 
 #[test]
-fn begins_with_what_was_read_before_even_when_nothing_more_has_come() {
-    for version in BOTH {
-        let mut pair = Pair::new(version);
-        let mut hello = Vec::new();
-        pair.client.write_tls(&mut hello).unwrap();
-        pair.server.parts().1.unwrap().begin_with(&hello);
-
-        pair.shake_hands();
-    }
-}
-
-#[test]
 fn what_the_socket_does_not_take_is_little_and_goes_first() {
     for version in BOTH {
         let mut pair = Pair::open(version);
