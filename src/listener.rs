@@ -190,7 +190,7 @@ impl Dispatcher {
             refuse = Some(Refuse::Full);
         }
         let (Admission::Admitted(mut permit) | Admission::Told(mut permit)) = admission else {
-            return self.metrics.refused[refuse.unwrap_or(Refuse::Full).failure()].increment(1);
+            return self.metrics.refused.count(refuse.unwrap_or(Refuse::Full).failure());
         };
         permit.add(entered.unwrap_or_default());
         let id = self.ids.next();

@@ -71,8 +71,9 @@ def board() -> Json:
                 ),
                 graph(
                     "Refused handshakes by reason",
-                    "`auth` is 401, `origin` 403, `capacity` and `draining` 503, `tls` a TLS handshake "
-                    "that failed; many `timeout` are connections that say nothing.",
+                    "`auth` is 401, `origin` 403, `capacity`, `overload` and `draining` 503, `address_limit`, "
+                    "`address_rate` and `rate` 429; `tls` is a TLS handshake that failed, `proxy` a proxy that does not "
+                    "say for whom it speaks. Many `timeout` are connections that say nothing.",
                     "cps",
                     Query(rate("fanfare_handshake_failures_total", "reason"), "{{reason}}"),
                     stack=True,
@@ -137,14 +138,20 @@ def board() -> Json:
                     "cps",
                     Query(rate("fanfare_messages_rejected_total", "reason"), "{{reason}}"),
                     stack=True,
-                    width=12,
+                ),
+                graph(
+                    "Too many or too fast, by whose limit",
+                    "`ip` and `global` are connections answered 429, `user` those closed with 4503, `connection` messages "
+                    "answered with `rate_limited`.",
+                    "cps",
+                    Query(rate("fanfare_rate_limited_total", "scope"), "{{scope}}"),
+                    stack=True,
                 ),
                 graph(
                     "Messages that are none",
                     "What was no message that the gateway knows; a client that sends nothing else is closed with 1008.",
                     "cps",
                     Query(rate("fanfare_messages_received_total", match='type="invalid"'), "invalid"),
-                    width=12,
                 ),
             ),
         ),

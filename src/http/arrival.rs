@@ -124,6 +124,7 @@ mod tests {
     use super::super::tests::{connected, shared_by};
     use super::*;
     use crate::admission::{Options, Proxies};
+    use crate::transport::Transport;
 
     fn proxies() -> Options {
         let trusted = vec!["127.0.0.0/8".parse().unwrap()];
@@ -141,13 +142,14 @@ mod tests {
             client.write_all(&[header, BEHIND].concat()).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
             let mut caller = Caller::new(server.peer_addr().unwrap(), None, &shared);
+            let mut transport = Transport::plain(server);
 
-            let arrived = caller.arrive(&mut Link::new(&server), &shared).await;
+            let arrived = caller.arrive(&mut Link::new(&mut transport), &shared).await;
 
             assert!(matches!(arrived, Ok(Ok(()))));
             assert_eq!(caller.peer, "198.51.100.7:4711".parse().unwrap());
             let mut behind = Vec::new();
-            (&server).read_to_end(&mut behind).unwrap();
+            transport.parts().0.read_to_end(&mut behind).unwrap();
             assert_eq!(behind, BEHIND);
         }
     }
@@ -161,7 +163,8 @@ mod tests {
             let (mut client, server) = connected();
             client.write_all(b"PROXY TCP4 198.51.100.7 127.0.0.1 4711 80\r\n").unwrap();
             let mut caller = Caller::new(server.peer_addr().unwrap(), None, &shared);
-            match caller.arrive(&mut Link::new(&server), &shared).await.unwrap() {
+            let mut transport = Transport::plain(server);
+            match caller.arrive(&mut Link::new(&mut transport), &shared).await.unwrap() {
                 Ok(()) => callers.push(caller),
                 Err(TurnedAway::Dropped(HandshakeFailure::AddressLimit)) => dropped += 1,
                 Err(TurnedAway::Told(_) | TurnedAway::Dropped(_)) => panic!("the header is good"),

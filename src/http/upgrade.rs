@@ -104,7 +104,7 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
 }
 
 fn failed(failure: HandshakeFailure, shared: &Shared) -> Outcome {
-    shared.metrics.failures[failure].increment(1);
+    shared.metrics.failures.count(failure);
     Outcome::Refused(failure)
 }
 
@@ -209,7 +209,11 @@ async fn read_head(
 }
 
 /// The bytes that answer a head, and what the connection becomes by them.
-pub(super) fn answer(head: &[u8], shared: &Shared, caller: &mut Caller) -> Result<(Vec<u8>, Option<Admitted>), Refusal> {
+pub(super) fn answer(
+    head: &[u8],
+    shared: &Shared,
+    caller: &mut Caller,
+) -> Result<(Vec<u8>, Option<Admitted>), Refusal> {
     if shared.drain.is_draining() {
         return Err(Refusal::draining());
     }

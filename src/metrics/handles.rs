@@ -4,8 +4,8 @@ use metrics::{Counter, Gauge};
 
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, ReloadResult,
-    SentType, Source, Stage, WriteResult,
+    HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
+    ReloadResult, SentType, Source, Stage, WriteResult,
 };
 use super::merged::{Histogram, Samples, Seconds};
 use super::{Recorder, table};
@@ -106,6 +106,8 @@ pub struct ShardMetrics {
     pub sent: Family<SentType, Counter>,
     /// Requests answered with an error.
     pub rejected: Family<RejectReason, Counter>,
+    /// Connections and messages over a limit of a user or a connection.
+    pub limited: Family<LimitScope, Counter>,
     /// Bytes from clients.
     pub received_bytes: Family<Layer, Counter>,
     /// Bytes to clients.
@@ -178,6 +180,7 @@ impl ShardMetrics {
             received: recorder.counters(&table::RECEIVED),
             sent: recorder.counters(&table::SENT),
             rejected: recorder.counters(&table::REJECTED),
+            limited: recorder.counters(&table::RATE_LIMITED),
             received_bytes: recorder.counters(&table::RECEIVED_BYTES),
             sent_bytes: recorder.counters(&table::SENT_BYTES),
             message_size: recorder.own_histograms(&table::MESSAGE_SIZE),
@@ -288,11 +291,35 @@ impl VitalsMetrics {
     }
 }
 
+/// Connections that did not become a WebSocket, among them those that were over a limit.
+#[derive(Clone)]
+pub struct HandshakeFailures {
+    reasons: Family<HandshakeFailure, Counter>,
+    limited: Family<LimitScope, Counter>,
+}
+
+impl HandshakeFailures {
+    fn new(recorder: &Recorder) -> Self {
+        Self {
+            reasons: recorder.counters(&table::HANDSHAKE_FAILURES),
+            limited: recorder.counters(&table::RATE_LIMITED),
+        }
+    }
+
+    /// Counts one.
+    pub fn count(&self, reason: HandshakeFailure) {
+        self.reasons[reason].increment(1);
+        if let Some(scope) = reason.scope() {
+            self.limited[scope].increment(1);
+        }
+    }
+}
+
 /// What the handshake counts.
 #[derive(Clone)]
 pub struct HttpMetrics {
     /// Connections that did not become a WebSocket.
-    pub failures: Family<HandshakeFailure, Counter>,
+    pub failures: HandshakeFailures,
     /// Accept to 101, in seconds.
     pub duration: metrics::Histogram,
     /// Checks of tokens.
@@ -305,7 +332,7 @@ impl HttpMetrics {
     /// Registers the handles.
     pub fn new(recorder: &Recorder) -> Self {
         Self {
-            failures: recorder.counters(&table::HANDSHAKE_FAILURES),
+            failures: HandshakeFailures::new(recorder),
             duration: recorder.histogram(&table::HANDSHAKE_DURATION, &[("stage", "total")]),
             auth: recorder.counters(&table::AUTH_ATTEMPTS),
             auth_duration: recorder.histogram(&table::AUTH_DURATION, &[]),
@@ -340,7 +367,7 @@ pub struct ListenerMetrics {
     /// Failures to accept.
     pub errors: Family<AcceptError, Counter>,
     /// Connections closed unanswered, since even the places to refuse were taken.
-    pub refused: Family<HandshakeFailure, Counter>,
+    pub refused: HandshakeFailures,
     /// The connection limit.
     pub limit: Gauge,
 }
@@ -351,7 +378,7 @@ impl ListenerMetrics {
         Self {
             accepted: recorder.counter(&table::ACCEPTED, &[("listener", "public")]),
             errors: recorder.counters(&table::ACCEPT_ERRORS),
-            refused: recorder.counters(&table::HANDSHAKE_FAILURES),
+            refused: HandshakeFailures::new(recorder),
             limit: recorder.gauge(&table::CONNECTIONS_LIMIT, &[]),
         }
     }

@@ -167,6 +167,31 @@ label! {
 }
 
 label! {
+    /// Whose limit was passed, of those that bound how many or how fast.
+    LimitScope, "scope" {
+        /// That of an address: its connections, or how fast it begins them.
+        Ip = "ip",
+        /// That of a user: its connections.
+        User = "user",
+        /// That of a connection: what it says in a second.
+        Connection = "connection",
+        /// That of all together: how fast connections begin.
+        Global = "global",
+    }
+}
+
+impl HandshakeFailure {
+    /// Whose limit it was that was passed, if it was one of those.
+    pub(super) fn scope(self) -> Option<LimitScope> {
+        match self {
+            Self::AddressLimit | Self::AddressRate => Some(LimitScope::Ip),
+            Self::Rate => Some(LimitScope::Global),
+            _ => None,
+        }
+    }
+}
+
+label! {
     /// Why accepting a connection failed.
     AcceptError, "reason" {
         /// No file descriptor was left.

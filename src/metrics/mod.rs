@@ -21,13 +21,13 @@ use self::merged::{Registry, Seconds};
 
 pub use self::docs::docs;
 pub use self::handles::{
-    AdminMetrics, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics, RoomMetrics, ServerMetrics,
-    ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
+    AdminMetrics, HandshakeFailures, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics, RoomMetrics,
+    ServerMetrics, ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
 };
 pub use self::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, ReloadResult,
-    SentType, Source, Stage, WriteResult,
+    HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
+    ReloadResult, SentType, Source, Stage, WriteResult,
 };
 pub use self::merged::{Histogram, Samples, write_head};
 pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};

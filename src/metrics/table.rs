@@ -4,8 +4,8 @@ use metrics::Unit;
 
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, HandshakeFailure,
-    LabelValue, Layer, ReceivedClose, ReceivedType, Refresh, RejectReason, ReloadResult, SentType, Source,
-    Stage, WriteResult,
+    LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason, ReloadResult,
+    SentType, Source, Stage, WriteResult,
 };
 
 /// What a metric is.
@@ -145,6 +145,8 @@ table! {
             "Attempts to use a certificate whose files have changed, or on SIGHUP; none without TLS.";
         TLS_NOT_AFTER: Kind::Gauge, "fanfare_tls_certificate_not_after_timestamp_seconds", Some(Unit::Seconds), [],
             "When the first of the certificates in force runs out, in seconds since the Unix epoch; none without TLS.";
+        RATE_LIMITED: Kind::Counter, "fanfare_rate_limited_total", Some(Unit::Count), [listed::<LimitScope>()],
+            "What was refused because there was too much of it or it came too fast, by whose limit that was: connections of an address (`ip`), of a user, or of all together (`global`), and messages of a connection.";
         HANDSHAKE_DURATION: Kind::Histogram(HANDSHAKE), "fanfare_handshake_duration_seconds",
             Some(Unit::Seconds), [described("stage", "`total`")],
             "Time from accepting a connection to its answer 101.";

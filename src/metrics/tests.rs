@@ -131,6 +131,23 @@ fn shards_share_the_gauges_of_the_gateway_and_own_those_with_their_label() {
 }
 
 #[test]
+fn who_is_over_a_limit_is_counted_by_the_reason_and_by_whose_limit_it_was() {
+    let recorder = Recorder::new();
+    let (http, listener) = (HttpMetrics::new(&recorder), ListenerMetrics::new(&recorder));
+
+    http.failures.count(HandshakeFailure::AddressRate);
+    listener.refused.count(HandshakeFailure::AddressLimit);
+    listener.refused.count(HandshakeFailure::Rate);
+    http.failures.count(HandshakeFailure::Capacity);
+
+    let (_, samples) = parse(&recorder.render());
+    let limited = |scope| samples[&format!("fanfare_rate_limited_total{{scope=\"{scope}\"}}")].clone();
+    assert_eq!(["ip", "global", "user", "connection"].map(limited), ["2", "1", "0", "0"]);
+    assert_eq!(samples["fanfare_handshake_failures_total{reason=\"address_limit\"}"], "1");
+    assert_eq!(samples["fanfare_handshake_failures_total{reason=\"capacity\"}"], "1");
+}
+
+#[test]
 fn two_recorders_do_not_mix() {
     let (first, second) = (Recorder::new(), Recorder::new());
     let (listener, _other) = (ListenerMetrics::new(&first), ListenerMetrics::new(&second));

@@ -4,7 +4,9 @@ use std::{io, mem};
 
 use metrics::Counter;
 
-use crate::metrics::{Layer, ShardMetrics, Source, Stage, WriteResult, count};
+use crate::metrics::{
+    CloseReason, Layer, LimitScope, RejectReason, ShardMetrics, Source, Stage, WriteResult, count,
+};
 
 use super::counts::Tally;
 use super::room::Trace;
@@ -117,11 +119,21 @@ impl Report {
         move_to(&metrics.direct[Source::Client], &mut counts.direct);
         move_to(&metrics.held, &mut counts.held);
         counts.opened.take(|compressed, count| metrics.opened[compressed].increment(count));
-        counts.closed.take(|reason, count| metrics.closed[reason].increment(count));
+        counts.closed.take(|reason, count| {
+            metrics.closed[reason].increment(count);
+            if reason == CloseReason::UserLimit {
+                metrics.limited[LimitScope::User].increment(count);
+            }
+        });
         counts.close_sent.take(|code, count| metrics.close_sent[code].increment(count));
         counts.close_received.take(|class, count| metrics.close_received[class].increment(count));
         counts.received.take(|kind, count| metrics.received[kind].increment(count));
-        counts.rejected.take(|reason, count| metrics.rejected[reason].increment(count));
+        counts.rejected.take(|reason, count| {
+            metrics.rejected[reason].increment(count);
+            if reason == RejectReason::RateLimited {
+                metrics.limited[LimitScope::Connection].increment(count);
+            }
+        });
         counts.sent.kinds.take(|kind, count| metrics.sent[kind].increment(count));
         counts.dropped.take(|reason, count| metrics.dropped[reason].increment(count));
         self.writes.take(|result, count| metrics.socket_writes[result].increment(count));

@@ -96,8 +96,8 @@ class ByAddress(unittest.TestCase):
         self.assertEqual(self.visit(gateway, source="127.0.0.2").status, 101)
         first[0].close()
         poll("let in again", lambda: self.visit(gateway).status == 101)
-        name = 'fanfare_handshake_failures_total{reason="address_limit"}'
-        poll("counted", lambda: gateway.scrape()[name])
+        for name in ['handshake_failures_total{reason="address_limit"}', 'rate_limited_total{scope="ip"}']:
+            poll("counted", lambda name=name: gateway.scrape()[f"fanfare_{name}"])
 
     def test_connections_that_come_too_fast_are_told_when_to_come_back(self):
         for key, error in [("HANDSHAKES_PER_SECOND_PER_ADDRESS", "address_rate"), ("HANDSHAKES_PER_SECOND", "rate")]:
@@ -111,6 +111,9 @@ class ByAddress(unittest.TestCase):
             other = self.visit(gateway, source="127.0.0.2").status
             self.assertEqual(other, 101 if error == "address_rate" else 429)
             poll("let in again", lambda: self.visit(gateway).status == 101)
+            scope = "ip" if error == "address_rate" else "global"
+            name = f'fanfare_rate_limited_total{{scope="{scope}"}}'
+            poll("counted", lambda gateway=gateway, name=name: gateway.scrape()[name] >= 3)
 
     def test_nothing_is_left_of_connections_that_came_and_went(self):
         gateway = self.gateway(LIMITS__CONNECTIONS_PER_ADDRESS="20")
@@ -303,4 +306,23 @@ class ByUser(unittest.IsolatedAsyncioTestCase):
             for client in [*kept[1:], other, newcomer]:
                 await client.close()
             await poll_async("all gone", lambda: gateway.scrape()["fanfare_users"] == 0)
-            self.assertGreaterEqual(gateway.scrape()['fanfare_connections_closed_total{reason="user_limit"}'], 35)
+            for name in ['connections_closed_total{reason="user_limit"}', 'rate_limited_total{scope="user"}']:
+                self.assertGreaterEqual(gateway.scrape()[f"fanfare_{name}"], 35)
+
+
+class ByConnection(unittest.IsolatedAsyncioTestCase):
+    async def test_each_message_that_comes_too_fast_is_counted(self):
+        with Gateway(LIMITS__MESSAGES_PER_SECOND="2") as gateway:
+            client = await Client.open(gateway, "user=ann")
+            for number in range(9):
+                await client.send(type="join", room_id=5, id=number)
+            answers = []
+            while len(answers) < 9:
+                answer = await client.next()
+                if answer["type"] in ("ack", "error"):
+                    answers.append(answer)
+            refused = [answer for answer in answers if answer.get("code") == "rate_limited"]
+            self.assertGreaterEqual(len(refused), 5)
+            await client.close()
+            name = 'fanfare_rate_limited_total{scope="connection"}'
+            await poll_async("counted", lambda: gateway.scrape()[name] == len(refused))
