@@ -35,6 +35,36 @@ fn publications_of_four_threads_enter_every_inbox_in_the_order_of_their_offsets(
 }
 
 #[test]
+fn a_user_never_has_more_connections_than_allowed_however_many_come_at_once_and_none_at_last() {
+    let (outlets, _inboxes): (Vec<_>, Vec<_>) = (0..4).map(|_| Inbox::pair(roomy())).unzip();
+    let options = Options { connections_per_user: 3, ..Options::default() };
+    let hub = Hub::new(outlets, options, Clock::start());
+    let user = UserId::from_u64(7);
+
+    let let_in: usize = thread::scope(|scope| {
+        let come_and_go = |shard| {
+            let (hub, user) = (&hub, &user);
+            move || {
+                let once = |number| {
+                    let address = address(shard, number);
+                    let is_let_in = hub.connect(user, address);
+                    assert!(hub.connections(user).len() <= 3);
+                    // As a shard does, also for one that was closed at once.
+                    hub.disconnect(user, address);
+                    usize::from(is_let_in)
+                };
+                (1..=5_000).map(once).sum::<usize>()
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|shard| scope.spawn(come_and_go(shard))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+
+    assert!(let_in > 0);
+    assert_eq!(hub.users(), 0);
+}
+
+#[test]
 fn what_is_published_while_a_shard_joins_is_in_its_position_or_its_inbox() {
     const JOINS: u64 = 2_000;
     let (hub, inboxes) = hub(2, roomy());
