@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::admission::Proxies;
 use crate::auth::{Algorithm, KeyError, Mode, Verifier};
 use crate::transport::{self, File};
 use crate::{jwks, watchdog};
@@ -139,6 +140,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
             found.push((key, "is not used: `auth.mode` is \"none\", tokens are not looked at".to_owned()));
         }
     }
+    found.extend(of_proxies(&config.admission.proxies));
     if !is_loopback(config.admin_listen.ip()) {
         found.push((
             "admin_listen",
@@ -148,6 +150,21 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
         ));
     }
     found
+}
+
+/// What is hardly meant with the proxies that are believed.
+fn of_proxies(proxies: &Proxies) -> Option<Complaint> {
+    let Proxies { trusted, protocol, forwarded_for } = proxies;
+    let reason = if trusted.is_empty() {
+        return None;
+    } else if !protocol && !forwarded_for {
+        "is not used: neither `proxy.protocol` nor `proxy.forwarded_for` is on"
+    } else if trusted.iter().any(|network| network.prefix_len() == 0) {
+        "holds all addresses: whoever connects is believed to be whoever it says"
+    } else {
+        return None;
+    };
+    Some(("proxy.trusted", reason.to_owned()))
 }
 
 /// A pattern of origins: scheme and host, perhaps a port.

@@ -325,6 +325,40 @@ fn only_warns_of_operators_from_elsewhere() {
 }
 
 #[test]
+fn proxies_are_networks_or_addresses_and_there_are_some_where_they_are_meant() {
+    let trusted = |text: &str| {
+        let environment = [("FANFARE_PROXY__TRUSTED", text), ("FANFARE_PROXY__PROTOCOL", "true")];
+        load("", &environment, &[]).map(|loaded| loaded.config.admission.proxies.trusted)
+    };
+    let networks = trusted("10.0.0.0/8, 192.0.2.1,2001:db8::/32").unwrap();
+    let texts: Vec<_> = networks.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]);
+
+    for (text, reason) in [
+        ("10.0.0.0/33", "`10.0.0.0/33` is no network"),
+        ("proxy.example", "`proxy.example` is no network"),
+        ("::ffff:10.0.0.0/104", "write it as such"),
+        ("", "is empty, so that no proxy is believed"),
+    ] {
+        let mistakes = trusted(text).unwrap_err().to_string();
+        assert!(mistakes.contains("proxy.trusted") && mistakes.contains(reason), "{mistakes}");
+    }
+}
+
+#[test]
+fn only_warns_of_proxies_that_are_not_used_or_are_everybody() {
+    let warnings = |file: &str| {
+        let loaded = load(file, &[], &[]).unwrap();
+        loaded.warnings.iter().map(Mistake::to_string).collect::<Vec<_>>()
+    };
+    let unused = warnings("proxy.trusted = [\"10.0.0.0/8\"]");
+    assert!(unused.len() == 1 && unused[0].contains("proxy.trusted: is not used"), "{unused:?}");
+    let all = warnings("proxy.trusted = [\"::1\", \"0.0.0.0/0\"]\nproxy.forwarded_for = true");
+    assert!(all.len() == 1 && all[0].contains("holds all addresses"), "{all:?}");
+    assert_eq!(warnings("proxy.trusted = [\"::1\"]\nproxy.protocol = true"), [""; 0]);
+}
+
+#[test]
 fn a_rate_of_nothing_is_no_limit() {
     let rates = |file: &str| load(file, &[], &[]).unwrap().config.shard.rates;
 

@@ -183,10 +183,16 @@ pub(super) mod networks {
 
     fn network(text: &str) -> Result<IpNet, String> {
         let single = || text.parse::<IpAddr>().map(IpNet::from).ok();
-        let network = text.parse().ok().or_else(single);
-        network.ok_or_else(|| {
-            format!("`{text}` is no network: write an address, or one with its length as 10.0.0.0/8")
-        })
+        match text.parse().ok().or_else(single) {
+            // An address is compared as what it is, so that nothing could ever be in it.
+            Some(IpNet::V6(network)) if network.addr().to_ipv4_mapped().is_some() => {
+                Err(format!("`{text}` stands for addresses of IPv4: write it as such"))
+            }
+            Some(network) => Ok(network),
+            None => {
+                Err(format!("`{text}` is no network: write an address, or one with its length as 10.0.0.0/8"))
+            }
+        }
     }
 }
 
