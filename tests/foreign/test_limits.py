@@ -150,14 +150,16 @@ class BehindProxies(unittest.TestCase):
         self.addCleanup(silent.close)
         return silent
 
+    @staticmethod
+    def connections(gateway):
+        """Those that are open, and those in their handshakes."""
+        names = ("fanfare_handshakes{", "fanfare_connections{")
+        return sum(value for name, value in gateway.scrape().items() if name.startswith(names))
+
     def two_silent(self, gateway, *args, **options):
         """Two connections in their handshakes that the gateway has read from."""
         silent = [self.silent(gateway, *args, **options) for _ in range(2)]
-
-        def waiting():
-            return sum(value for name, value in gateway.scrape().items() if name.startswith("fanfare_handshakes{"))
-
-        poll("both are there", lambda: waiting() == 2)
+        poll("both are there", lambda: self.connections(gateway) == 2)
         return silent
 
     def peers(self, gateway, user="ann"):
@@ -200,6 +202,27 @@ class BehindProxies(unittest.TestCase):
             forwarded = request(self.forwarded, X_Forwarded_For=f"1.2.3.4, 198.51.100.{number}, 10.9.9.9")
             self.assertEqual([self.visit(self.forwarded, forwarded).status for _ in range(3)], [101, 101, 429])
         self.assertEqual(self.peers(self.forwarded)[0], "198.51.100.0:0")
+
+    def test_of_ipv6_all_of_a_site_are_one(self):
+        def status(client):
+            return self.visit(self.protocol, f"PROXY TCP6 {client} ::1 4711 80\r\n".encode() + request(self.protocol)).status
+
+        self.assertEqual([status(f"2001:db8:0:1::{last}") for last in range(3)], [101, 101, 429])
+        self.assertEqual(status("2001:db8:0:2::1"), 101)
+        self.assertIn("[2001:db8:0:2::1]:4711", self.peers(self.protocol))
+
+    def test_nothing_is_left_of_whom_proxies_spoke_for(self):
+        header, forwarded = line(), request(self.forwarded, X_Forwarded_For="198.51.100.7")
+        for number in range(120):
+            gateway, whole = [(self.protocol, header + request(self.protocol)), (self.forwarded, forwarded)][number % 2]
+            # Cut anywhere, and broken off as often as not.
+            visitor = self.silent(gateway, whole[: number * 7 % len(whole)] if number % 3 else whole)
+            if number % 4 > 1:
+                visitor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            visitor.close()
+        for gateway, whole in [(self.protocol, header + request(self.protocol)), (self.forwarded, forwarded)]:
+            poll("all are gone", lambda gateway=gateway: self.connections(gateway) == 0)
+            self.assertEqual([self.visit(gateway, whole).status for _ in range(3)], [101, 101, 429])
 
     def test_who_says_nothing_behind_a_proxy_is_counted_as_soon_as_the_proxy_has_named_it(self):
         for header in [line("198.51.100.20"), binary("198.51.100.21")]:
