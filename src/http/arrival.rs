@@ -10,8 +10,8 @@ use crate::admission::{Place, Refuse, Told, proxy};
 use crate::metrics::HandshakeFailure;
 
 use super::Shared;
+use super::link::Link;
 use super::refusal::Refusal;
-use super::upgrade::Link;
 
 /// A connection on its way in.
 pub(super) struct Caller {

@@ -11,6 +11,7 @@ pub mod fuzz;
 mod guard;
 mod head;
 mod identity;
+mod link;
 mod origin;
 mod refusal;
 mod upgrade;
