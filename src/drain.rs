@@ -136,12 +136,14 @@ pub struct Progress {
 impl Progress {
     /// The part of the connections that has ended, from 0 to 1; 0 when nothing was begun.
     pub fn ratio(&self) -> f64 {
-        if !self.is_draining {
-            return 0.0;
-        }
-        let share = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        1.0 - share(self.connections.min(self.of)) / share(self.of).max(1.0)
+        if self.is_draining { ratio(self.connections, self.of) } else { 0.0 }
     }
+}
+
+/// The part of so many connections that has ended when others are left, from 0 to 1.
+pub fn ratio(left: usize, of: usize) -> f64 {
+    let share = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    1.0 - share(left.min(of)) / share(of).max(1.0)
 }
 
 /// The way to whoever drains the gateway; cheap to clone.

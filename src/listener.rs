@@ -278,7 +278,7 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
-    use crate::admission;
+    use crate::admission::{self, PLACES_TO_REFUSE};
     use crate::inbox::{self, Inbox};
     use crate::metrics::Recorder;
 
@@ -312,11 +312,11 @@ mod tests {
     async fn marks_connections_over_the_limit_and_closes_those_far_over_it() {
         let (shards, inboxes) = shards(1);
         let served = Served::start(Gate::new(1), admission::Options::default(), shards);
-        let clients: Vec<_> = (0..2 + inbox::PLACES_TO_REFUSE).map(|_| served.connect()).collect();
+        let clients: Vec<_> = (0..2 + PLACES_TO_REFUSE).map(|_| served.connect()).collect();
 
         let mut fulls = Vec::new();
         let mut kept = VecDeque::new();
-        while fulls.len() <= inbox::PLACES_TO_REFUSE {
+        while fulls.len() <= PLACES_TO_REFUSE {
             let mut commands = VecDeque::new();
             inboxes[0].take_all(&mut commands);
             for command in commands {
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(read.await.unwrap().unwrap(), 0, "the last one is closed without a word");
         assert_eq!(fulls[0], None);
         assert!(fulls[1..].iter().all(|refuse| *refuse == Some(Refuse::Full)));
-        assert_eq!(fulls.len(), 1 + inbox::PLACES_TO_REFUSE);
+        assert_eq!(fulls.len(), 1 + PLACES_TO_REFUSE);
         let refused = r#"fanfare_handshake_failures_total{reason="capacity"} 1"#;
         assert!(served.recorder.render().contains(refused), "and counted, as no handshake can");
         served.stop().await;

@@ -31,10 +31,26 @@ pub(super) async fn ask<T>(
     shards: impl Iterator<Item = u16>,
     mut question: impl FnMut(u16, oneshot::Sender<T>) -> Question,
 ) -> Answers<T> {
+    command(state, shards, |shard, answer| Command::Ask(question(shard, answer))).await
+}
+
+/// As [`ask_all`], of a command that is answered. Who answers too late has done it all the same.
+pub(super) async fn command_all<T>(
+    state: &State,
+    mut what: impl FnMut(oneshot::Sender<T>) -> Command,
+) -> Answers<T> {
+    command(state, (0..).take(state.shards.len()), |_, answer| what(answer)).await
+}
+
+async fn command<T>(
+    state: &State,
+    shards: impl Iterator<Item = u16>,
+    mut what: impl FnMut(u16, oneshot::Sender<T>) -> Command,
+) -> Answers<T> {
     let mut asked = Vec::new();
     for shard in shards {
         let (answer, answered) = oneshot::channel();
-        tell(state, shard, question(shard, answer));
+        push(state, shard, what(shard, answer));
         asked.push((shard, answered));
     }
     let deadline = Instant::now() + state.options.answer;
@@ -51,13 +67,17 @@ pub(super) async fn ask<T>(
 
 /// Gives a shard a question that is not waited for.
 pub(super) fn tell(state: &State, shard: u16, question: Question) {
-    if let Some(outlet) = state.shards.get(usize::from(shard)) {
-        // A question that is refused, since too many wait, is as one that is not answered.
-        let _ = outlet.push(Command::Ask(question));
-    }
+    push(state, shard, Command::Ask(question));
 }
 
 /// As [`tell`], to all shards.
 pub(super) fn tell_all(state: &State, mut question: impl FnMut() -> Question) {
     (0..).take(state.shards.len()).for_each(|shard| tell(state, shard, question()));
+}
+
+fn push(state: &State, shard: u16, command: Command) {
+    if let Some(outlet) = state.shards.get(usize::from(shard)) {
+        // A question may be refused, since too many wait, and is then as one that is not answered; nothing else is refused.
+        let _ = outlet.push(command);
+    }
 }

@@ -2,10 +2,10 @@
 
 mod addresses;
 mod forwarded;
+mod places;
 pub mod proxy;
 
 use core::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -14,6 +14,7 @@ use crate::metrics::HandshakeFailure;
 
 pub use addresses::Place;
 use addresses::{Addresses, Rate};
+pub use places::{PLACES_TO_REFUSE, Places, Taken};
 
 /// Why a connection is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,20 +103,7 @@ struct Inner {
     proxies: Proxies,
     has_limits: bool,
     addresses: Mutex<Addresses>,
-    told: AtomicUsize,
-}
-
-/// How many connections that a proxy has named may at once be told why they are not let in.
-const PLACES_TO_REFUSE: usize = 16;
-
-/// The place of a connection that is only told why it is not let in, free again when this is dropped.
-#[derive(Debug)]
-pub struct Told(Desk);
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.0.0.told.fetch_sub(1, Ordering::Relaxed);
-    }
+    told: Places,
 }
 
 impl Desk {
@@ -127,7 +115,7 @@ impl Desk {
         let has_limits = connections_per_address.is_some() || rate.is_some() || rate_each.is_some();
         let addresses = Addresses::new(connections_per_address, rate, rate_each, connections);
         let addresses = Mutex::new(addresses);
-        Self(Arc::new(Inner { proxies, has_limits, addresses, told: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner { proxies, has_limits, addresses, told: Places::new(PLACES_TO_REFUSE) }))
     }
 
     /// The proxies before the gateway.
@@ -157,10 +145,8 @@ impl Desk {
 
     /// Asks for a place to be told why a connection is not let in; it is closed without a word when there is none. Without
     /// that bound those who are refused would take the places of those who are not.
-    pub fn tell(&self) -> Option<Told> {
-        let more = |told| (told < PLACES_TO_REFUSE).then_some(told + 1);
-        self.0.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Told(self.clone()))
+    pub fn tell(&self) -> Option<Taken> {
+        self.0.told.take()
     }
 
     fn addresses(&self) -> MutexGuard<'_, Addresses> {

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -70,6 +71,15 @@ impl Value {
         }
     }
 
+    /// A number that its type can hold.
+    fn number<T: TryFrom<i64> + FromStr>(&self) -> Option<T> {
+        match self {
+            Self::Integer(number) => T::try_from(*number).ok(),
+            Self::Plain(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
     fn unexpected(&self, wanted: &str) -> String {
         match self {
             Self::Plain(text) | Self::Text(text) => format!("expected {wanted}, got `{text}`"),
@@ -114,13 +124,8 @@ pub(super) mod count {
     use super::{Display, Value};
 
     pub(in super::super) fn parse<T: TryFrom<u64>>(value: &Value) -> Result<T, String> {
-        let number = match value {
-            Value::Integer(number) => u64::try_from(*number).ok(),
-            Value::Plain(text) => text.parse().ok(),
-            _ => None,
-        };
-        let number =
-            number.filter(|number| *number > 0).ok_or_else(|| value.unexpected("a number of at least 1"))?;
+        let number = value.number().filter(|number: &u64| *number > 0);
+        let number = number.ok_or_else(|| value.unexpected("a number of at least 1"))?;
         T::try_from(number).map_err(|_| format!("{number} is too large"))
     }
 
@@ -135,12 +140,7 @@ pub(super) mod rate {
     use super::Value;
 
     pub(in super::super) fn parse(value: &Value) -> Result<Option<usize>, String> {
-        let number = match value {
-            Value::Integer(number) => usize::try_from(*number).ok(),
-            Value::Plain(text) => text.parse().ok(),
-            _ => None,
-        };
-        let number = number.ok_or_else(|| value.unexpected("a number, 0 for no limit"))?;
+        let number: usize = value.number().ok_or_else(|| value.unexpected("a number, 0 for no limit"))?;
         Ok(Some(number).filter(|number| *number > 0))
     }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use hyper::Request;
 use hyper::header::HeaderValue;
 
-use crate::admission::{Place, Refuse, Told, proxy};
+use crate::admission::{Place, Refuse, Taken, proxy};
 use crate::metrics::HandshakeFailure;
 
 use super::Shared;
@@ -22,7 +22,7 @@ pub(super) struct Caller {
     /// Its place among those of its address, unless the listener has it.
     pub(super) place: Option<Place>,
     /// Its place among those that are told why they are refused, unless the listener has it.
-    told: Option<Told>,
+    told: Option<Taken>,
     /// Whether the limits by address have been looked at.
     is_known: bool,
 }

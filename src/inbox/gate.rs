@@ -1,9 +1,6 @@
 //! The gate that bounds connections.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use crate::admission::Place;
+use crate::admission::{PLACES_TO_REFUSE, Place, Places, Taken};
 use crate::memory::Ledger;
 
 /// Counts connections against their limit.
@@ -11,14 +8,10 @@ use crate::memory::Ledger;
 /// Over the limit there are [`PLACES_TO_REFUSE`] more, for connections that are only told so.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    limit: usize,
     memory: Option<Ledger>,
-    open: Arc<AtomicUsize>,
-    refused: Arc<AtomicUsize>,
+    open: Places,
+    refused: Places,
 }
-
-/// How many connections over the limit may be open at once to be answered with 503.
-pub const PLACES_TO_REFUSE: usize = 16;
 
 /// What becomes of a connection that was just accepted.
 #[derive(Debug)]
@@ -35,7 +28,7 @@ pub enum Admission {
 impl Gate {
     /// Makes a gate for at most `limit` connections.
     pub fn new(limit: usize) -> Self {
-        Self { limit, memory: None, open: Arc::default(), refused: Arc::default() }
+        Self { memory: None, open: Places::new(limit), refused: Places::new(PLACES_TO_REFUSE) }
     }
 
     /// The same gate, which also lets nobody in while memory is short.
@@ -46,13 +39,13 @@ impl Gate {
 
     /// Asks for a place.
     pub fn admit(&self) -> Admission {
-        let limit = if self.is_short_of_memory() { 0 } else { self.limit };
-        Permit::take(&self.open, limit).map_or_else(|| self.refuse(), Admission::Admitted)
+        let place = if self.is_short_of_memory() { None } else { self.open.take() };
+        place.map_or_else(|| self.refuse(), |place| Admission::Admitted(Permit::new(place)))
     }
 
     /// Asks for a place to be told why it is not let in.
     pub fn refuse(&self) -> Admission {
-        Permit::take(&self.refused, PLACES_TO_REFUSE).map_or(Admission::Refused, Admission::Told)
+        self.refused.take().map_or(Admission::Refused, |place| Admission::Told(Permit::new(place)))
     }
 
     /// Whether nobody is let in because connections take too much memory.
@@ -62,39 +55,31 @@ impl Gate {
 
     /// How many connections may be open at once.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.open.limit()
     }
 
     /// The connections admitted and still open.
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.open.taken()
     }
 }
 
 /// The place of one connection, free again when this is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    places: Arc<AtomicUsize>,
+    _place: Taken,
     /// Its place among those of its address.
     of_address: Option<Place>,
 }
 
 impl Permit {
-    fn take(places: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        let more = |taken| (taken < limit).then_some(taken + 1);
-        places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self { places: Arc::clone(places), of_address: None })
+    fn new(place: Taken) -> Self {
+        Self { _place: place, of_address: None }
     }
 
     /// Adds a place among those of its address, which is free again when this one is.
     pub fn add(&mut self, of_address: Option<Place>) {
         self.of_address = of_address.or_else(|| self.of_address.take());
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.places.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -153,7 +138,7 @@ mod tests {
         });
 
         assert_eq!(gate.open(), 0);
-        assert_eq!(gate.refused.load(Ordering::Relaxed), 0);
+        assert_eq!(gate.refused.taken(), 0);
     }
 
     fn admitted(gate: &Gate) -> Permit {

@@ -26,7 +26,7 @@ use crate::inspect::Question;
 use crate::metrics::{CloseReason, Source};
 use crate::ws::{CloseCode, PreparedMessage};
 
-pub use gate::{Admission, Gate, PLACES_TO_REFUSE, Permit};
+pub use gate::{Admission, Gate, Permit};
 
 /// What can be asked of a shard.
 #[derive(Debug)]

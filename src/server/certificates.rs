@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::metrics::{Recorder, ReloadResult, TlsMetrics};
-use crate::transport::{CertificateError, Certificates, Files, Identity, Options};
+use crate::transport::{CertificateError, Certificates, Contents, Files, Identity, Options};
 
 use super::Error;
 
@@ -99,22 +99,22 @@ impl Tls {
                 asked = hangup.recv() => asked.is_some(),
                 _ = looks.tick() => false,
             };
-            let (fingerprint, identity) = self.read().await;
+            let (fingerprint, contents) = self.read().await;
             if self.seen.look(fingerprint) || is_asked {
                 self.seen.tried = fingerprint;
-                self.take(identity);
+                self.take(elsewhere(move || contents?.check()).await);
             }
         }
     }
 
-    /// Reads and checks the files elsewhere, since a disk may be slow.
-    async fn read(&self) -> (Option<u64>, Result<Identity, CertificateError>) {
+    /// What stands in the files now, and its fingerprint.
+    async fn read(&self) -> (Option<u64>, Result<Contents, CertificateError>) {
         let (files, hasher) = (self.files.clone(), self.hasher.clone());
-        let read = spawn_blocking(move || match files.read() {
-            Ok(contents) => (Some(contents.fingerprint(&hasher)), contents.check()),
-            Err(error) => (None, Err(error)),
-        });
-        read.await.expect("it does not panic")
+        elsewhere(move || {
+            let contents = files.read();
+            (contents.as_ref().ok().map(|contents| contents.fingerprint(&hasher)), contents)
+        })
+        .await
     }
 
     fn take(&self, identity: Result<Identity, CertificateError>) {
@@ -131,6 +131,11 @@ impl Tls {
             }
         }
     }
+}
+
+/// Does this on another thread, since a disk may be slow, and so is the arithmetic of keys.
+async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(work).await.expect("it does not panic")
 }
 
 #[cfg(test)]

@@ -43,9 +43,10 @@ pub(super) struct BegunWith(Arc<AtomicUsize>);
 impl BegunWith {
     /// How far a drain is with so many connections left, from 0 to 1; 0 without one.
     pub(super) fn ratio(&self, connections: usize) -> f64 {
-        let of = self.0.load(Ordering::Relaxed);
-        let is_draining = of > 0;
-        Progress { is_draining, is_ending: false, connections, of, window: Duration::ZERO }.ratio()
+        match self.0.load(Ordering::Relaxed) {
+            0 => 0.0,
+            of => drain::ratio(connections, of),
+        }
     }
 }
 
@@ -58,6 +59,13 @@ pub(super) struct Drain {
     /// Set when the process ends with it: when that is at the latest.
     ends_at: Option<Instant>,
     is_done: bool,
+}
+
+impl Drain {
+    /// For how long it has been going on, in seconds as the log shows them.
+    fn took(&self, clock: Clock) -> f64 {
+        seconds(Duration::from_nanos(clock.now().saturating_sub(self.begun_at)))
+    }
 }
 
 impl Drains {
@@ -156,16 +164,15 @@ impl Drains {
     fn log_end(&mut self) {
         if let Some(drain) = &mut self.current {
             drain.is_done = true;
-            let took = Duration::from_nanos(self.clock.now().saturating_sub(drain.begun_at));
-            tracing::info!(connections = drain.connections, seconds = seconds(took), "drained");
+            let took = drain.took(self.clock);
+            tracing::info!(connections = drain.connections, seconds = took, "drained");
         }
     }
 
     fn log_cut(&self, why: &'static str) {
         if let Some(drain) = &self.current {
-            let took = Duration::from_nanos(self.clock.now().saturating_sub(drain.begun_at));
-            let (connections, left) = (drain.connections, self.gate.open());
-            tracing::warn!(connections, left, seconds = seconds(took), "{why}");
+            let (connections, left, took) = (drain.connections, self.gate.open(), drain.took(self.clock));
+            tracing::warn!(connections, left, seconds = took, "{why}");
         }
     }
 }

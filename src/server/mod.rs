@@ -14,13 +14,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::admission::Desk;
+use crate::admission::{Desk, PLACES_TO_REFUSE};
 use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::ShardIndex;
-use crate::inbox::{Command, Gate, Inbox, Outlet, PLACES_TO_REFUSE};
+use crate::inbox::{Command, Gate, Inbox, Outlet};
 use crate::inspect::Vitals;
 use crate::listener::{Listener, raise_descriptor_limit};
 use crate::memory::Ledger;
@@ -118,6 +118,9 @@ async fn serve(config: Config) -> Result<(), Error> {
     let ready = Readiness::default();
     ready.block(Cause::Starting, "connections are not accepted yet", clock.now());
     let _keys = keys::start(&config, &verifier, &recorder, &ready, clock)?;
+    let accepting = ListenerMetrics::new(&recorder);
+    accepting.limit.set(count(connections));
+    show_limits(&metrics, &config);
     let gate = Gate::new(connections).with_memory(ledger.clone());
     let begun_with = BegunWith::default();
     let (controls, mut orders) = drain::controls();
@@ -137,9 +140,6 @@ async fn serve(config: Config) -> Result<(), Error> {
     let public = listener.local_addr().map_err(Error::Start)?;
     announce(public, admin.addr(), reloads.certificates().is_some()).map_err(Error::Start)?;
 
-    let accepting = ListenerMetrics::new(&recorder);
-    accepting.limit.set(count(connections));
-    show_limits(&metrics, &config);
     let watched = (watched, gate.clone(), ready.clone());
     let _background = start_background(&config, watched, reloads, clock);
     log_start(&config, public, admin.addr(), connections);

@@ -79,7 +79,7 @@ impl Core {
                     if local_overflow == OnOverflow::Disconnect {
                         self.enqueue_kept(client, bytes, Lane::Bulk, source);
                     } else {
-                        self.park(client, &bytes, source);
+                        self.park(client, &bytes, 0, source);
                     }
                 }
                 Step::Complete(batch) => self.complete(key, &batch),
@@ -251,16 +251,12 @@ impl Core {
             next += bytes;
         }
         self.blocked_kept(key, &frames.slice(..next), written, (Lane::Bulk, source));
-        self.park_from(key, &frames, next, source);
+        self.park(key, &frames, next, source);
     }
 
-    /// Has the last [`Core::next_delivery`] wait behind what waits already, message by message, so that some can be left out.
-    fn park(&mut self, key: ClientKey, frames: &Bytes, source: Option<Source>) {
-        self.park_from(key, frames, 0, source);
-    }
-
-    /// Parks the frames of a delivery that begin at `begin` or later.
-    fn park_from(&mut self, key: ClientKey, frames: &Bytes, begin: usize, source: Option<Source>) {
+    /// Has the frames of the last [`Core::next_delivery`] that begin at `begin` or later wait behind what waits already,
+    /// message by message, so that some can be left out.
+    fn park(&mut self, key: ClientKey, frames: &Bytes, begin: usize, source: Option<Source>) {
         let (limit, stamp) = (self.options.outbound_bytes, Stamp { since: self.time, source });
         let Some(room) = self.ready.front().copied() else { return };
         let Some(local) = self.rooms.get(room) else { return };

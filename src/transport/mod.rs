@@ -17,7 +17,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-pub use certificates::{CertificateError, Certificates, File, Files, Identity, Options};
+pub use certificates::{CertificateError, Certificates, Contents, File, Files, Identity, Options};
 pub use tls::{Session, held};
 
 /// Has the current runtime watch a descriptor, which `owner` keeps open until it is dropped.

@@ -6,8 +6,6 @@ use std::fmt;
 use hyper::{Response, StatusCode};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
 
 use crate::auth::TOKEN_ID_BYTES_MAX;
 use crate::clock::Clock;
@@ -18,7 +16,7 @@ use crate::ws::CloseCode;
 
 use super::super::State;
 use super::super::answer::{self, Body, Refusal};
-use super::super::query;
+use super::super::{ask, query};
 
 /// Longest reason in a Close frame, in bytes: a control frame has 125, and the code takes two.
 const REASON_BYTES_MAX: usize = 123;
@@ -91,21 +89,9 @@ async fn close(state: &State, whom: Whom, why: Farewell) -> Result<Response<Body
         closed: usize,
         missing_shards: Vec<u16>,
     }
-    let mut asked = Vec::new();
-    for (shard, outlet) in (0..).zip(&state.shards) {
-        let (answer, answered) = oneshot::channel();
-        // What is told here is never refused.
-        let _ = outlet.push(Command::Close { whom: whom.clone(), why: why.clone(), answer });
-        asked.push((shard, answered));
-    }
-    let deadline = Instant::now() + state.options.answer;
-    let mut answer = Answer { closed: 0, missing_shards: Vec::new() };
-    for (shard, answered) in asked {
-        match timeout_at(deadline, answered).await {
-            Ok(Ok(closed)) => answer.closed += closed,
-            _ => answer.missing_shards.push(shard),
-        }
-    }
+    let close = |answer| Command::Close { whom: whom.clone(), why: why.clone(), answer };
+    let answers = ask::command_all(state, close).await;
+    let answer = Answer { closed: answers.said.iter().sum(), missing_shards: answers.missing };
     Ok(answer::json(StatusCode::OK, &answer))
 }
 

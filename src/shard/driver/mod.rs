@@ -408,16 +408,20 @@ impl Driver {
         }
     }
 
-    fn say_footprint(&mut self) {
+    /// What the shard takes now, in bytes.
+    fn footprint(&mut self) -> usize {
         self.shard.core.counts.transports = transport::held();
-        self.said_bytes = self.shard.core.footprint();
+        self.shard.core.footprint()
+    }
+
+    fn say_footprint(&mut self) {
+        self.said_bytes = self.footprint();
         self.memory.set(self.said_bytes);
     }
 
     /// Looks at what all shards take when this one takes more than before, and at every beat.
     fn keep_within_memory(&mut self) {
-        self.shard.core.counts.transports = transport::held();
-        let bytes = self.shard.core.footprint();
+        let bytes = self.footprint();
         if bytes > self.said_bytes + FOOTPRINT_STEP {
             self.say_footprint();
         }
