@@ -282,6 +282,12 @@ impl Config {
         self.auth.issue(&grant(user), now).map_err(TokenError::Issue)
     }
 
+    /// The keys whose values are others than in `other`; a secret counts as the same as another.
+    pub fn changed_from(&self, other: &Self) -> Vec<&'static str> {
+        let is_other = |setting: &&table::Setting| (setting.print)(self) != (setting.print)(other);
+        table::SETTINGS.iter().filter(is_other).map(|setting| setting.key).collect()
+    }
+
     /// Sets what follows from other settings.
     fn derive(&mut self, origins: &BTreeMap<&'static str, Origin>) {
         self.shard.batch_bytes = batch_bytes(self.shard.outbound_bytes);

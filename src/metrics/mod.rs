@@ -21,7 +21,7 @@ use self::merged::{Registry, Seconds};
 
 pub use self::docs::docs;
 pub use self::handles::{
-    AdminMetrics, HandshakeFailures, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics, RoomMetrics,
+    AdminMetrics, HandshakeFailures, HttpMetrics, HubMetrics, ConfigMetrics, JwksMetrics, ListenerMetrics, RoomMetrics,
     ServerMetrics, ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
 };
 pub use self::labels::{

@@ -125,6 +125,10 @@ table! {
             "Always 1; the labels name the build.";
         READY: Kind::Gauge, "fanfare_ready", None, [],
             "1 while new connections are welcome, as `/readyz` says.";
+        CONFIG_SUCCESSFUL: Kind::Gauge, "fanfare_config_last_reload_successful", None, [],
+            "1 when the configuration was sound the last time it was read, 0 when the old one stays in force.";
+        CONFIG_SUCCEEDED_AT: Kind::Gauge, "fanfare_config_last_reload_success_timestamp_seconds", Some(Unit::Seconds), [],
+            "When the configuration that is in force was read, in Unix seconds.";
         DRAINING: Kind::Gauge, "fanfare_draining", None, [], "1 while all clients are sent away and no new ones are taken.";
         DRAIN_PROGRESS: Kind::Gauge, "fanfare_drain_progress_ratio", None, [], "The part of the connections that were open when the drain began and have ended; 0 without a drain.";
     }

@@ -4,6 +4,7 @@ mod certificates;
 mod drains;
 mod keys;
 mod rooms;
+mod settings;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use crate::admin;
 use crate::admission::{Desk, PLACES_TO_REFUSE};
 use crate::auth::Verifier;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::hub::Hub;
 use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet};
@@ -35,6 +36,7 @@ use crate::{auth, drain, http, inbox, jwks, watchdog};
 
 use certificates::Reloads;
 use drains::{BegunWith, Drains};
+use settings::Settings;
 
 /// Descriptors of the process that serve no client: standard streams, listeners, the control thread, and operators.
 const DESCRIPTORS_RESERVED: usize = 32 + admin::CONNECTIONS_MAX;
@@ -76,15 +78,16 @@ pub enum Error {
     Start(#[source] io::Error),
 }
 
-/// Runs the gateway until it is told to stop by SIGTERM or SIGINT, and drains it. A second signal ends it at once.
+/// Runs the gateway until it is told to stop by SIGTERM or SIGINT, and drains it. A second signal ends it at once. On SIGHUP the
+/// sources are read again.
 ///
 /// # Errors
 ///
 /// [`Error`] when something cannot be started; nothing runs then.
-pub fn run(config: Config) -> Result<(), Error> {
+pub fn run(config: Config, sources: Sources) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     let runtime = Control(Some(runtime));
-    runtime.0.as_ref().expect("it is there until the end").block_on(serve(config))
+    runtime.0.as_ref().expect("it is there until the end").block_on(serve(config, sources))
 }
 
 /// The control thread's runtime. Shards that do not end must not hold up the exit, and those that go on serving must not
@@ -99,7 +102,7 @@ impl Drop for Control {
     }
 }
 
-async fn serve(config: Config) -> Result<(), Error> {
+async fn serve(config: Config, sources: Sources) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(Error::Start)?;
     let recorder = Recorder::new();
     let metrics = ServerMetrics::new(&recorder);
@@ -143,7 +146,8 @@ async fn serve(config: Config) -> Result<(), Error> {
     announce(public, admin.addr(), reloads.certificates().is_some()).map_err(Error::Start)?;
 
     let watched = (watched, gate.clone(), ready.clone());
-    let _background = start_background(&config, watched, reloads, (&rooms, clock));
+    let settings = Settings::begin(config.clone(), sources, Arc::clone(&rooms), &recorder)?;
+    let _background = start_background(&config, watched, (reloads, settings), (&rooms, clock));
     log_start(&config, public, admin.addr(), connections);
     ready.clear(Cause::Starting);
     let accept = listener.run((gate.clone(), desk), outlets.clone(), watch, accepting, clock);
@@ -293,18 +297,19 @@ fn refresh(
     })
 }
 
-/// Starts what goes on beside the shards: the watchdog, the looks at the certificate and at rooms. All end when the set is
+/// Starts what goes on beside the shards: the watchdog, the looks at certificate, settings and rooms. All end when the set is
 /// dropped.
 fn start_background(
     config: &Config,
     (shards, gate, ready): (watchdog::Shards, Gate, Readiness),
-    reloads: Reloads,
+    (reloads, settings): (Reloads, Settings),
     (hub, clock): (&Arc<Hub>, Clock),
 ) -> JoinSet<()> {
     let options = config.watchdog.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(watchdog::run(watchdog::Parts { options, shards, gate, ready, clock }));
     tasks.spawn(reloads.run());
+    tasks.spawn(settings.run());
     tasks.spawn(rooms::tell(Arc::clone(hub), clock));
     tasks.spawn(rooms::sweep(Arc::clone(hub)));
     tasks
