@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod clock;
+pub mod egress;
 pub mod id;
 pub mod log;
 pub mod memory;

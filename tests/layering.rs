@@ -17,6 +17,8 @@ const TABLE: &[(&str, &str)] = &[
     // Drivers of several layers stamp what they hand on, so that the times can be compared.
     ("clock", ""),
     ("log", ""),
+    // What the gateway asks of others goes by one kind of client, with one idea of whom to trust.
+    ("egress", ""),
     // What refuses a connection says what it is counted as.
     ("admission", "metrics"),
     ("memory", ""),
@@ -42,14 +44,14 @@ const TABLE: &[(&str, &str)] = &[
     ),
     ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent transport ws"),
     // The keys of tokens are fetched beside the data plane, and handed to what checks tokens as a whole.
-    ("jwks", "auth metrics readiness clock log"),
+    ("jwks", "auth egress metrics readiness clock log"),
     ("watchdog", "clock log readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
     ("listener", "id inbox transport drain metrics clock log admission"),
     (
         "config",
-        "id metrics drain memory admission ws protocol auth history presence session transport inbox http engine hub \
-         shard admin jwks watchdog listener",
+        "id metrics drain memory admission egress ws protocol auth history presence session transport inbox http engine \
+         hub shard admin jwks watchdog listener",
     ),
     (
         "server",

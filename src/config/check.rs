@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::admission::Proxies;
 use crate::auth::{Algorithm, KeyError, Mode, Verifier};
+use crate::egress::TrustError;
 use crate::transport::{self, File};
 use crate::{jwks, watchdog};
 
@@ -94,7 +95,7 @@ fn of_jwks(config: &Config) -> Option<Complaint> {
         return Some(("auth.jwks", reason.to_owned()));
     }
     jwks::check(&config.auth, &config.jwks).err().map(|error| match error {
-        jwks::SourceError::Ca => ("auth.jwks_ca", error.to_string()),
+        jwks::SourceError::Trust(TrustError::Ca) => ("auth.jwks_ca", error.to_string()),
         other => ("auth.jwks", other.to_string()),
     })
 }
