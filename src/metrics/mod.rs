@@ -11,6 +11,7 @@ mod merged;
 mod table;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -27,10 +28,11 @@ pub use self::handles::{
 pub use self::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
     HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
-    ReloadResult, SentType, Source, Stage, WriteResult,
+    ReloadResult, SentType, Source, Stage, WebhookLoss, WebhookResult, WriteResult,
 };
 pub use self::merged::{Histogram, Samples, write_head};
 pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};
+pub use self::webhooks::WebhookMetrics;
 
 /// Where all metrics of the process are kept; cheap to clone.
 ///

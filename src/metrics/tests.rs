@@ -17,6 +17,7 @@ fn everything(recorder: &Recorder) -> (Vec<ShardMetrics>, impl Sized) {
         HubMetrics::new(recorder),
         JwksMetrics::new(recorder),
         TlsMetrics::new(recorder),
+        WebhookMetrics::new(recorder),
     );
     (shards, (admin, vitals, rest))
 }
