@@ -23,6 +23,7 @@ pub mod inspect;
 pub mod protocol;
 pub mod session;
 pub mod transport;
+pub mod webhooks;
 
 pub mod http;
 pub mod hub;

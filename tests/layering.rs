@@ -37,7 +37,9 @@ const TABLE: &[(&str, &str)] = &[
     ("inbox", "id ws transport inspect metrics memory admission"),
     ("http", "id auth ws transport metrics drain clock percent admission"),
     ("engine", "id history metrics"),
-    ("hub", "id ws history presence engine inbox inspect metrics clock"),
+    // The hub knows what happens in rooms, and gives it to who tells others; the secret is one as those of tokens are.
+    ("webhooks", "id auth egress metrics clock log"),
+    ("hub", "id ws history presence engine inbox inspect metrics clock webhooks"),
     (
         "shard",
         "id metrics drain clock log memory admission inspect ws protocol auth history presence session transport inbox http hub",
@@ -51,12 +53,12 @@ const TABLE: &[(&str, &str)] = &[
     (
         "config",
         "id metrics drain memory admission egress ws protocol auth history presence session transport inbox http engine \
-         hub shard admin jwks watchdog listener",
+         hub shard admin jwks watchdog listener webhooks",
     ),
     (
         "server",
-        "id metrics drain memory admission ws protocol auth history presence session transport inbox http engine hub \
-         shard admin jwks listener watchdog config clock log readiness inspect",
+        "id metrics drain memory admission egress ws protocol auth history presence session transport inbox http engine hub \
+         shard admin jwks listener watchdog webhooks config clock log readiness inspect",
     ),
     ("cli", "config"),
     // How lines are written is tested where the parts write theirs; only the process has one place to write them to.
@@ -94,6 +96,10 @@ const PURE: &[&str] = &[
     "shard::backlog",
     "shard::wheel",
     "jwks::schedule",
+    "webhooks::answer",
+    "webhooks::outbox",
+    "webhooks::payload",
+    "webhooks::signature",
     "hub::heat",
     "hub::room",
     "hub::rules",
