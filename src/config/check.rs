@@ -8,7 +8,7 @@ use crate::egress::TrustError;
 use crate::transport::{self, File};
 use crate::{jwks, watchdog};
 
-use super::Config;
+use super::{Config, webhooks};
 
 /// A reason, and the key that it is told at.
 pub(super) type Complaint = (&'static str, String);
@@ -77,6 +77,7 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
         found.push(key_complaint(error));
     }
     found.extend(of_jwks(config));
+    found.extend(webhooks::complaints(&config.webhooks));
     found
 }
 
@@ -142,6 +143,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
         }
     }
     found.extend(of_proxies(&config.admission.proxies));
+    found.extend(webhooks::warnings(&config.webhooks));
     if !is_loopback(config.admin_listen.ip()) {
         found.push((
             "admin_listen",
@@ -232,4 +234,4 @@ const SHARDS_MAX: usize = 1024;
 /// Each name has up to 128 bytes, and a control character in it is printed as six (`\u00XX`): 2304 for three.
 const ENVELOPE_BYTES_MAX: usize = 3072;
 /// RFC 7518, 3.2: a key of the hash's size or larger.
-const SECRET_BYTES_MIN: usize = 32;
+pub(super) const SECRET_BYTES_MIN: usize = 32;

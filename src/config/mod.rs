@@ -11,6 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod value;
+mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -62,6 +63,8 @@ pub struct Config {
     pub memory: memory::Limits,
     /// When a shard counts as standing still.
     pub watchdog: watchdog::Options,
+    /// Who is told what happens in rooms.
+    pub webhooks: crate::webhooks::Options,
 }
 
 impl Default for Config {
@@ -94,6 +97,7 @@ impl Default for Config {
             tls: transport::Options::default(),
             memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
+            webhooks: crate::webhooks::Options::default(),
         }
     }
 }
@@ -313,6 +317,7 @@ fn partner(key: &str) -> Option<&'static str> {
         "tls.certificate" => Some("tls.key"),
         "tls.key" | "tls.client_ca" => Some("tls.certificate"),
         "admin_listen" => Some("listen"),
+        "webhooks.secret" => Some("webhooks.url"),
         _ => None,
     }
 }
