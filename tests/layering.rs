@@ -37,9 +37,9 @@ const TABLE: &[(&str, &str)] = &[
     ("inbox", "id ws transport inspect metrics memory admission"),
     ("http", "id auth ws transport metrics drain clock percent admission"),
     ("engine", "id history metrics"),
-    // The hub knows what happens in rooms, and gives it to who tells others; the secret is one as those of tokens are.
+    // Below the hub, that whoever learns there what happens in rooms can pass it on; the secret is one as those of tokens are.
     ("webhooks", "id auth egress metrics clock log"),
-    ("hub", "id ws history presence engine inbox inspect metrics clock webhooks"),
+    ("hub", "id ws history presence engine inbox inspect metrics clock"),
     (
         "shard",
         "id metrics drain clock log memory admission inspect ws protocol auth history presence session transport inbox http hub",

@@ -83,7 +83,7 @@ impl Default for Options {
 pub enum EventKind {
     /// A room has its first member on this node.
     RoomOccupied,
-    /// It has none.
+    /// It has had none for a while.
     RoomVacated,
     /// A user is in a room, with the first of their connections.
     MemberJoined,
@@ -115,7 +115,7 @@ pub struct Event {
     pub room: RoomId,
     /// Who it was; `None` when it is about the room.
     pub user: Option<UserId>,
-    /// When, in milliseconds since the Unix epoch.
+    /// When that was found, in milliseconds since the Unix epoch.
     pub at: u64,
 }
 
