@@ -397,12 +397,6 @@ pub(super) static SETTINGS: &[Setting] = &[
         "Time that a blocked write waits before the client is closed with 4008."
     ),
     setting!(
-        "drain.window",
-        window,
-        drain_window,
-        "At the end connections are closed evenly over this time."
-    ),
-    setting!(
         "webhooks.url",
         url,
         webhooks.url,
@@ -444,6 +438,12 @@ pub(super) static SETTINGS: &[Setting] = &[
         flag,
         webhooks.allow_http,
         "Allows http:// also to another machine, for a network of your own: what is sent can be read on its way."
+    ),
+    setting!(
+        "drain.window",
+        window,
+        drain_window,
+        "At the end connections are closed evenly over this time."
     ),
     Setting {
         key: "engine.kind",

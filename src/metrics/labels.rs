@@ -71,6 +71,7 @@ macro_rules! label {
         }
     };
 }
+pub(super) use label;
 
 label! {
     /// Whether compression was negotiated.
@@ -436,41 +437,5 @@ label! {
         DropOldest = "drop_oldest",
         /// It was slow, and a newer message with the same key came, in a room that keeps only those.
         Conflated = "conflated",
-    }
-}
-
-label! {
-    /// How an attempt to send a batch of events to the webhook ended.
-    WebhookResult, "result" {
-        /// The server took it.
-        Ok = "ok",
-        /// A redirection, which is not followed, or another answer that is none.
-        Redirect = "redirect",
-        /// Later, said the server: 408, 425 or 429.
-        Throttled = "throttled",
-        /// Any other 4xx: it is not tried again.
-        ClientError = "client_error",
-        /// 5xx.
-        ServerError = "server_error",
-        /// There was no answer in time.
-        Timeout = "timeout",
-        /// There was no connection, or no TLS.
-        Unreachable = "unreachable",
-        /// The connection broke.
-        IoError = "io_error",
-    }
-}
-
-label! {
-    /// Why an event was not delivered to the webhook.
-    WebhookLoss, "reason" {
-        /// Too much waited: the oldest was left out.
-        QueueFull = "queue_full",
-        /// The server refused its batch.
-        Rejected = "rejected",
-        /// Its batch had been tried for as long as one is.
-        Expired = "expired",
-        /// The gateway ended before it was delivered.
-        Shutdown = "shutdown",
     }
 }

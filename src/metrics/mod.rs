@@ -28,11 +28,11 @@ pub use self::handles::{
 pub use self::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
     HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
-    ReloadResult, SentType, Source, Stage, WebhookLoss, WebhookResult, WriteResult,
+    ReloadResult, SentType, Source, Stage, WriteResult,
 };
 pub use self::merged::{Histogram, Samples, write_head};
 pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};
-pub use self::webhooks::WebhookMetrics;
+pub use self::webhooks::{WebhookLoss, WebhookMetrics, WebhookResult};
 
 /// Where all metrics of the process are kept; cheap to clone.
 ///

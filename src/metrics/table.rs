@@ -5,8 +5,9 @@ use metrics::Unit;
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, HandshakeFailure,
     LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason, ReloadResult,
-    SentType, Source, Stage, WebhookLoss, WebhookResult, WriteResult,
+    SentType, Source, Stage, WriteResult,
 };
+use super::webhooks::{WebhookLoss, WebhookResult};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]

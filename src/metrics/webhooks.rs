@@ -1,9 +1,46 @@
-//! The handles of the webhook.
+//! The labels and handles of the webhook.
 
 use metrics::{Counter, Gauge};
+use serde::{Serialize, Serializer};
 
-use super::labels::{Family, WebhookLoss, WebhookResult};
+use super::labels::{Family, LabelValue, label};
 use super::{Recorder, table};
+
+label! {
+    /// How an attempt to send a batch of events to the webhook ended.
+    WebhookResult, "result" {
+        /// The server took it.
+        Ok = "ok",
+        /// A redirection, which is not followed, or another answer that is none.
+        Redirect = "redirect",
+        /// Later, said the server: 408, 425 or 429.
+        Throttled = "throttled",
+        /// Any other 4xx: it is not tried again.
+        ClientError = "client_error",
+        /// 5xx.
+        ServerError = "server_error",
+        /// There was no answer in time.
+        Timeout = "timeout",
+        /// There was no connection, or no TLS.
+        Unreachable = "unreachable",
+        /// The connection broke.
+        IoError = "io_error",
+    }
+}
+
+label! {
+    /// Why an event was not delivered to the webhook.
+    WebhookLoss, "reason" {
+        /// Too much waited: the oldest was left out.
+        QueueFull = "queue_full",
+        /// The server refused its batch.
+        Rejected = "rejected",
+        /// Its batch had been tried for as long as one is.
+        Expired = "expired",
+        /// The gateway ended before it was delivered.
+        Shutdown = "shutdown",
+    }
+}
 
 /// What the sending of events counts.
 #[derive(Clone)]
