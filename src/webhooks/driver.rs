@@ -22,6 +22,8 @@ use super::{Shared, payload};
 
 /// What is read of an answer's body, so that its connection can be used again. Nothing in it matters.
 const BODY_BYTES_MAX: usize = 16 << 10;
+/// How long that may take, while the next batch waits.
+const BODY_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The loop that sends.
 pub(super) struct Driver {
@@ -125,9 +127,9 @@ impl Driver {
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|text| text.to_str().ok());
         let retry_after = retry_after.and_then(|text| answer::retry_after(text, Clock::since_epoch()));
         let detail = format!("the answer is {}", answer.status());
-        // The status has said it all.
+        // The status has said it all; without its end the connection is not used again.
         let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect();
-        let _ = tokio::time::timeout_at(deadline, body).await;
+        let _ = tokio::time::timeout(BODY_TIME_MAX, body).await;
         Attempt { result, retry_after, detail }
     }
 

@@ -1,9 +1,12 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use http_body_util::combinators::BoxBody;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -98,8 +101,9 @@ async fn a_server_that_does_not_answer_costs_the_timeout_and_no_more() {
 
 #[tokio::test]
 async fn what_an_answer_says_beside_its_status_is_read_within_bounds_and_does_not_matter() {
-    let endless = Reply { body_bytes: 4 << 20, ..Reply::OK };
-    let mut world = World::new([endless, endless]).await;
+    let (endless, stuck) =
+        (Reply { body_bytes: 4 << 20, ..Reply::OK }, Reply { is_stuck: true, ..Reply::OK });
+    let mut world = World::new([endless, stuck]).await;
     let sender = world.hooks.sender();
 
     for room in 0..3 {
@@ -199,10 +203,12 @@ struct Reply {
     retry_after: Option<&'static str>,
     hangs: bool,
     body_bytes: usize,
+    /// Whether the end of the body never comes.
+    is_stuck: bool,
 }
 
 impl Reply {
-    const OK: Self = Self { status: 200, retry_after: None, hangs: false, body_bytes: 2 };
+    const OK: Self = Self { status: 200, retry_after: None, hangs: false, body_bytes: 2, is_stuck: false };
 }
 
 /// A gateway's webhook, and a server that checks what it gets and passes it on.
@@ -263,11 +269,26 @@ impl World {
     }
 }
 
+/// A body that never comes.
+struct Stuck;
+
+impl Body for Stuck {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
 async fn answer(
     request: Request<Incoming>,
     sender: mpsc::Sender<Value>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     assert_eq!((request.method().as_str(), request.uri().to_string().as_str()), ("POST", "/hooks?a=b"));
     let header = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(header("content-type"), "application/json");
@@ -287,5 +308,7 @@ async fn answer(
     if let Some(text) = reply.retry_after {
         response = response.header("retry-after", text);
     }
-    Ok(response.body(Full::new(Bytes::from(vec![b' '; reply.body_bytes]))).unwrap())
+    let body = Full::new(Bytes::from(vec![b' '; reply.body_bytes]));
+    let body = if reply.is_stuck { BoxBody::new(Stuck) } else { body.boxed() };
+    Ok(response.body(body).unwrap())
 }
