@@ -44,7 +44,7 @@ pub(super) struct Driver {
 struct Attempt {
     result: WebhookResult,
     retry_after: Option<Duration>,
-    /// For people; empty when all is well.
+    /// For people.
     detail: String,
 }
 
