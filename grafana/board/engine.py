@@ -1,6 +1,6 @@
 """What is published: how much, to how many, in which rooms."""
 
-from board import rooms
+from board import rooms, webhook
 from board.panels import SOME, Json, Query, Row, dashboard, graph, heatmap, quantiles, stat
 from board.promql import gauge, rate, share
 
@@ -13,7 +13,8 @@ def board() -> Json:
     return dashboard(
         "engine",
         "Engine",
-        "Publications: how many, to how many recipients, how they are batched, and which rooms are hot.",
+        "Publications: how many, to how many recipients, how they are batched, which rooms are hot, and what the "
+        "application is told of them.",
         Row(
             "At a glance",
             (
@@ -152,4 +153,5 @@ def board() -> Json:
                 ),
             ),
         ),
+        webhook.row(),
     )

@@ -4,6 +4,7 @@
 //! and the reason; whoever holds a [`Config`] need not check it again.
 
 mod check;
+mod hooks;
 mod print;
 mod rooms;
 mod sources;
@@ -23,6 +24,7 @@ use crate::auth::{self, Mode};
 use crate::hub::{Access, OnOverflow, PresenceMode, Rules};
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
+use crate::webhooks::{self, EventKind};
 use crate::{admission, http, hub, jwks, listener, memory, shard, transport, watchdog, ws};
 
 pub use print::default_file;
@@ -63,6 +65,8 @@ pub struct Config {
     pub memory: memory::Limits,
     /// When a shard counts as standing still.
     pub watchdog: watchdog::Options,
+    /// Who is told what happens in rooms.
+    pub webhooks: webhooks::Options,
 }
 
 impl Default for Config {
@@ -96,6 +100,7 @@ impl Default for Config {
             tls: transport::Options::default(),
             memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
+            webhooks: webhooks::Options::default(),
         }
     }
 }
@@ -294,6 +299,9 @@ impl Config {
         let is_development = self.auth.mode == Mode::None;
         self.http.demo = is_development;
         self.http.allow_loopback_origins = is_development;
+        let of_rooms = [EventKind::RoomOccupied, EventKind::RoomVacated];
+        self.hub.presence.tells_of_rooms =
+            self.webhooks.url.is_some() && of_rooms.iter().any(|kind| self.webhooks.events.contains(kind));
         if !is_development && !origins.contains_key("rooms") {
             self.hub.rooms = Rules::default();
         }
@@ -321,6 +329,7 @@ fn partner(key: &str) -> Option<&'static str> {
         "tls.certificate" => Some("tls.key"),
         "tls.key" | "tls.client_ca" => Some("tls.certificate"),
         "admin_listen" => Some("listen"),
+        "webhooks.secret" => Some("webhooks.url"),
         _ => None,
     }
 }
