@@ -16,8 +16,11 @@ pub(super) fn start(config: &Config, recorder: &Recorder, clock: Clock) -> Resul
     Webhooks::start(&config.webhooks, Parts { node, metrics, clock, random })
 }
 
-/// Tells what is left to be told, which takes some seconds at most, and ends at once with a signal.
-pub(super) async fn finish(hooks: Webhooks, signals: &mut Signals) {
+/// Tells what is left to be told, where that may take some seconds, and ends at once with a signal.
+pub(super) async fn finish(hooks: Webhooks, signals: &mut Signals, may_wait: bool) {
+    if !may_wait {
+        return;
+    }
     tokio::select! {
         () = hooks.finish() => {}
         () = signals.next() => {}

@@ -174,9 +174,7 @@ async fn serve(config: Config, sources: Sources) -> Result<(), Error> {
     };
     let may_wait = serve_until_drained(accept, threads, &mut drains, (&mut signals, &mut orders)).await?;
     tell_all(&outlets, || Command::Stop);
-    if may_wait {
-        hooks::finish(hooks, &mut signals).await;
-    }
+    hooks::finish(hooks, &mut signals, may_wait).await;
     admin.stop();
     tracing::info!("stopped");
     Ok(())
