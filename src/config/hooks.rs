@@ -156,6 +156,15 @@ mod tests {
     }
 
     #[test]
+    fn rooms_are_looked_at_only_for_who_wants_to_know_of_them() {
+        let looks = |file: &str| load(file, &[], &[]).unwrap().config.hub.presence.tells_of_rooms;
+
+        assert!(!looks(""));
+        assert!(!looks(&format!("{SOUND}events = [\"member_left\"]")));
+        assert!(looks(&format!("{SOUND}events = [\"member_left\", \"room_vacated\"]")));
+    }
+
+    #[test]
     fn names_each_mistake() {
         for (more, part) in [
             (
