@@ -10,6 +10,7 @@ mod api;
 mod ask;
 mod connections;
 mod health;
+mod keys;
 mod places;
 mod process;
 mod query;
@@ -38,12 +39,15 @@ use crate::metrics::{AdminMetrics, Recorder};
 use crate::readiness::Readiness;
 use crate::transport;
 
+pub use self::keys::{ApiKey, ApiKeys, KEY_BYTES_MIN, Scope};
 pub use self::places::CONNECTIONS_MAX;
 use self::tap::Taps;
 
-/// How long the listener waits for others.
+/// Who may ask for what, and how long the listener waits for others.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Who may use `/api/v1`.
+    pub keys: ApiKeys,
     /// For the shards' answers to one request; what is missing then is named.
     pub answer: Duration,
     /// Between two signs of life of a tap on which nothing happens.
@@ -55,6 +59,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            keys: ApiKeys::default(),
             answer: Duration::from_secs(1),
             keep_alive: Duration::from_secs(15),
             peer: Duration::from_secs(10),
@@ -81,7 +86,7 @@ pub struct State {
     pub verifier: Arc<Verifier>,
     /// The way to whoever drains the gateway.
     pub drain: drain::Controls,
-    /// Times.
+    /// Keys and times.
     pub options: Options,
 }
 

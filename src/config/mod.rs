@@ -3,6 +3,7 @@
 //! Everything is derived from one table of settings. Every mistake is reported at once, with its place, its key
 //! and the reason; whoever holds a [`Config`] need not check it again.
 
+mod api_keys;
 mod check;
 mod print;
 mod rooms;
@@ -22,7 +23,7 @@ use crate::auth::{self, Mode};
 use crate::hub::OnOverflow;
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
-use crate::{admission, http, hub, jwks, listener, memory, shard, transport, watchdog, ws};
+use crate::{admin, admission, http, hub, jwks, listener, memory, shard, transport, watchdog, ws};
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
@@ -62,6 +63,8 @@ pub struct Config {
     pub memory: memory::Limits,
     /// When a shard counts as standing still.
     pub watchdog: watchdog::Options,
+    /// How operators and applications are answered.
+    pub admin: admin::Options,
 }
 
 impl Default for Config {
@@ -94,6 +97,7 @@ impl Default for Config {
             tls: transport::Options::default(),
             memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
+            admin: admin::Options::default(),
         }
     }
 }

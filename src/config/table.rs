@@ -8,7 +8,7 @@ use super::value::{
     Value, address, byte_rate, choice, count, duration, flag, leeway, list, most, networks, one_or_list,
     path, quoted, rate, size, text, window,
 };
-use super::{Config, check, rooms};
+use super::{Config, api_keys, check, rooms};
 
 /// One key of the configuration.
 pub(super) struct Setting {
@@ -401,6 +401,18 @@ pub(super) static SETTINGS: &[Setting] = &[
         drain_window,
         "At the end connections are closed evenly over this time."
     ),
+    Setting {
+        key: "api.keys",
+        doc: "Who may use /api/v1 on `admin_listen`: each has a `name`, a `key` of at least 32 characters that is sent as\n`Authorization: Bearer KEY`, and `scopes`: \"publish\", \"read\" and \"manage\". Without any, no key is asked\nfor. In a file also as [[api.keys]] at its end.",
+        example: Some(
+            "[{ name = \"backend\", key = \"at-least-32-characters-at-random\", scopes = [\"publish\"] }]",
+        ),
+        parse: |config, value| {
+            config.admin.keys = api_keys::parse(value)?;
+            Ok(())
+        },
+        print: |config| Some(api_keys::print(&config.admin.keys)),
+    },
     Setting {
         key: "engine.kind",
         doc: "What joins nodes; only \"memory\" (one node) in this version.",

@@ -3,7 +3,7 @@
 use metrics::{Counter, Gauge};
 
 use super::labels::{
-    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
+    AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
     HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
     ReloadResult, SentType, Source, Stage, WriteResult,
 };
@@ -408,6 +408,8 @@ pub struct AdminMetrics {
     pub taps: Gauge,
     /// Events that a tap left out.
     pub tap_lost: Counter,
+    /// Requests by what became of their key.
+    pub keys: Family<ApiAuth, Counter>,
 }
 
 impl AdminMetrics {
@@ -417,6 +419,7 @@ impl AdminMetrics {
             recorder: recorder.clone(),
             taps: recorder.gauge(&table::TAPS, &[]),
             tap_lost: recorder.counter(&table::TAP_LOST, &[]),
+            keys: recorder.counters(&table::API_KEYS),
         }
     }
 

@@ -264,6 +264,22 @@ label! {
     Source, "source" {
         /// A connected client.
         Client = "client",
+        /// An application, by the HTTP API.
+        Api = "api",
+    }
+}
+
+label! {
+    /// What became of a request's key for the API.
+    ApiAuth, "result" {
+        /// It may do that.
+        Ok = "ok",
+        /// There was none.
+        Missing = "missing",
+        /// Nobody has that key.
+        Unknown = "unknown",
+        /// It is for other things.
+        Forbidden = "forbidden",
     }
 }
 

@@ -25,7 +25,7 @@ pub use self::handles::{
     ServerMetrics, ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
 };
 pub use self::labels::{
-    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
+    AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
     HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
     ReloadResult, SentType, Source, Stage, WriteResult,
 };

@@ -3,9 +3,9 @@
 use metrics::Unit;
 
 use super::labels::{
-    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, HandshakeFailure,
-    LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason, ReloadResult,
-    SentType, Source, Stage, WriteResult,
+    AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason,
+    HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
+    ReloadResult, SentType, Source, Stage, WriteResult,
 };
 
 /// What a metric is.
@@ -281,6 +281,8 @@ table! {
         HTTP_DURATION: Kind::Histogram(HANDSHAKE), "fanfare_http_request_duration_seconds",
             Some(Unit::Seconds), [described("route", "template of a path, or `other`")],
             "Time from a request to the admin listener to its answer.";
+        API_KEYS: Kind::Counter, "fanfare_api_key_checks_total", Some(Unit::Count), [listed::<ApiAuth>()],
+            "Requests to the API, by what became of their key; not counted without `api.keys`.";
         TAPS: Kind::Gauge, "fanfare_debug_taps", Some(Unit::Count), [], "Live taps that somebody looks at.";
         TAP_LOST: Kind::Counter, "fanfare_debug_tap_events_lost_total", Some(Unit::Count), [],
             "Events that a live tap left out because its reader was too slow.";

@@ -11,62 +11,21 @@ use std::sync::Arc;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
-use hyper::{Method, Request, Response};
+use hyper::{Request, Response};
 use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::answer::{Body, Refusal};
+use super::keys::Caller;
+use super::routes::Act;
 
 /// The longest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// What one method does at one path.
-pub(super) struct Action {
-    pub(super) path: &'static str,
-    pub(super) method: Method,
-    /// The statuses of its answers.
-    pub(super) codes: &'static [u16],
-    act: Act,
-}
-
-#[derive(Clone, Copy)]
-enum Act {
-    Disconnect,
-    Revoke,
-    BeginDrain,
-    AbortDrain,
-}
-
-pub(super) const ACTIONS: &[Action] = &[
-    Action {
-        path: "/api/v1/disconnect",
-        method: Method::POST,
-        codes: &[200, 400, 403, 408, 413, 415],
-        act: Act::Disconnect,
-    },
-    Action {
-        path: "/api/v1/revoke",
-        method: Method::POST,
-        codes: &[200, 400, 403, 408, 409, 413, 415, 507],
-        act: Act::Revoke,
-    },
-    Action {
-        path: "/api/v1/drain",
-        method: Method::POST,
-        codes: &[200, 400, 403, 408, 413, 415, 503],
-        act: Act::BeginDrain,
-    },
-    Action {
-        path: "/api/v1/drain",
-        method: Method::DELETE,
-        codes: &[200, 403, 409, 503],
-        act: Act::AbortDrain,
-    },
-];
-
 /// Does what is asked.
 pub(super) async fn act(
-    action: &Action,
+    act: Act,
+    _caller: Caller,
     request: Request<Incoming>,
     context: &Arc<Context>,
 ) -> Result<Response<Body>, Refusal> {
@@ -74,7 +33,7 @@ pub(super) async fn act(
     if request.headers().contains_key(ORIGIN) {
         return Err(Refusal::forbidden("requests of pages in a browser are not answered here".to_owned()));
     }
-    match action.act {
+    match act {
         Act::Disconnect => clients::disconnect(state, body(request, context).await?).await,
         Act::Revoke => clients::revoke(state, body(request, context).await?).await,
         Act::BeginDrain => drain::begin(state, body(request, context).await?).await,
