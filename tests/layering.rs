@@ -85,6 +85,7 @@ const PURE: &[&str] = &[
     "shard::renewal",
     "shard::restart",
     "shard::taps",
+    "shard::unsubscribing",
     "shard::outbound",
     "shard::parked",
     "shard::room",

@@ -56,7 +56,7 @@ pub(super) struct Refusal {
     missing_shards: Vec<u16>,
     /// What else is to be known of it, in the head of the answer.
     #[serde(skip)]
-    header: Option<(HeaderName, String)>,
+    header: Option<Box<(HeaderName, String)>>,
 }
 
 impl Refusal {
@@ -80,7 +80,7 @@ impl Refusal {
             }
         };
         // RFC 6750, 3.
-        let header = Some((WWW_AUTHENTICATE, format!("Bearer realm=\"fanfare\"{challenge}")));
+        let header = Some(Box::new((WWW_AUTHENTICATE, format!("Bearer realm=\"fanfare\"{challenge}"))));
         Self { header, ..refusal }
     }
 
@@ -141,7 +141,7 @@ impl Refusal {
     /// The whole answer.
     pub(super) fn response(&self) -> Response<Body> {
         let mut response = json(self.status, self);
-        if let Some((name, value)) = &self.header {
+        if let Some((name, value)) = self.header.as_deref() {
             let value = HeaderValue::from_str(value).expect("what is made here is visible ASCII");
             response.headers_mut().insert(name, value);
         }

@@ -112,9 +112,9 @@ impl ApiKeys {
         let Some(value) = values.next() else { return Err(Denied::Missing) };
         let secret = value.to_str().ok().and_then(bearer).filter(|_| values.next().is_none());
         let hash = hash(secret.ok_or(Denied::Unknown)?);
-        let fitting = self.0.iter().enumerate().filter(|(_, key)| key.is(&hash));
-        let (place, key) = fitting.last().ok_or(Denied::Unknown)?;
-        if !key.scopes.contains(&scope) {
+        let fitting: Vec<_> = self.0.iter().map(|key| key.is(&hash)).collect();
+        let place = fitting.iter().position(|fits| *fits).ok_or(Denied::Unknown)?;
+        if !self.0[place].scopes.contains(&scope) {
             return Err(Denied::Forbidden(scope));
         }
         Ok(Caller(Some(place)))

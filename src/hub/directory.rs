@@ -73,6 +73,16 @@ impl Directory {
         });
     }
 
+    /// The room of this name, if there is one.
+    pub(super) fn find(&self, id: &RoomId) -> Option<Arc<Room>> {
+        self.rooms.get(id).map(|room| Arc::clone(&room))
+    }
+
+    /// Shows the names of all rooms, in no order. Who looks must not come back here.
+    pub(super) fn for_each_room(&self, mut look: impl FnMut(&RoomId)) {
+        self.rooms.iter().for_each(|room| look(room.key()));
+    }
+
     /// Adds a connection of a user; false when it has as many as `most`.
     pub(super) fn connect(&self, user: &UserId, address: Address, most: usize) -> bool {
         let mut addresses = self.users.entry(user.clone()).or_default();

@@ -7,6 +7,7 @@
 
 mod directory;
 mod heat;
+mod outside;
 mod room;
 mod rules;
 
@@ -14,16 +15,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use smallvec::SmallVec;
-
 pub use self::directory::Address;
 use self::directory::Directory;
 pub use self::heat::{Cooling, Halve, Heat};
-pub use self::room::{Busy, Room, Said, Served, StreamPosition, Text};
+pub use self::room::{Busy, Excluded, Room, Said, Served, StreamPosition, Text};
 pub use self::rules::{OnOverflow, RoomOptions, Rule, Rules};
 use crate::clock::Clock;
 use crate::id::{NameRef, RoomId, RoomKey, ShardIndex, UserId};
-use crate::inbox::{Command, Origin, Outlet};
+use crate::inbox::Outlet;
 use crate::metrics::Source;
 use crate::ws::PreparedMessage;
 
@@ -138,20 +137,7 @@ impl Hub {
         source: Source,
         read_at: u64,
     ) -> Result<usize, Busy> {
-        let origin = Origin { source, read_at, dispatched_at: self.clock.now() };
-        let mut addresses = self.directory.addresses(&UserId::from(user));
-        addresses.sort_unstable_by_key(|address| address.shard);
-        let bytes = message.frame().len();
-        let mut parts = SmallVec::<[_; 4]>::new();
-        for part in addresses.chunk_by(|one, next| one.shard == next.shard) {
-            let outlet = &self.shards[usize::from(part[0].shard.0)];
-            parts.push((outlet.reserve(bytes).map_err(|_| Busy)?, part));
-        }
-        for (reservation, part) in parts {
-            let clients = part.iter().map(|address| address.client).collect();
-            drop(reservation.push(Command::Direct { clients, message: message.clone(), origin }));
-        }
-        Ok(addresses.len())
+        self.direct_but(user, None, message, (source, read_at))
     }
 
     /// Where the connections of a user are.

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::RoomOptions;
 use super::heat::Heat;
-use crate::id::{ClientKey, MessageKey, RoomId, RoomKey, ShardIndex};
+use crate::id::{ClientId, ClientKey, MessageKey, RoomId, RoomKey, ShardIndex};
 use crate::inbox::{Command, Origin, Outlet, Publication};
 use crate::metrics::Source;
 use crate::ws::{Draft, PreparedMessage};
@@ -153,8 +153,7 @@ impl Room {
         sequencer.heat.add_message(bytes, said.origin.dispatched_at);
         for (target, reservation) in sequencer.targets.iter_mut().zip(reservations) {
             target.pending_bytes += bytes;
-            let publication = said.publication(target.shard);
-            wakes.push(reservation.push(Command::Publish { room: target.key, publication }));
+            wakes.push(reservation.push(said.command(target.shard, target.key)));
         }
         // Waking a thread is a system call, which nobody should wait for.
         drop(sequencer);
@@ -179,12 +178,21 @@ pub struct Said {
     pub text: Text,
     /// What it is about, where that matters.
     pub key: Option<MessageKey>,
-    /// The client that does not get it.
-    pub exclude: Option<(ShardIndex, ClientKey)>,
+    /// The client that does not get it, and its shard.
+    pub exclude: Option<(ShardIndex, Excluded)>,
     /// What kind of publisher said it.
     pub source: Source,
     /// When the request was read, in nanoseconds of the gateway's clock.
     pub read_at: u64,
+}
+
+/// Who does not get a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excluded {
+    /// The client in this place of its shard, which knows that this may come.
+    Key(ClientKey),
+    /// The one with this number, for its shard to find.
+    Id(ClientId),
 }
 
 /// A message that is to be published.
@@ -213,15 +221,25 @@ struct Placed {
     message: PreparedMessage,
     offset: u64,
     key: Option<MessageKey>,
-    exclude: Option<(ShardIndex, ClientKey)>,
+    exclude: Option<(ShardIndex, Excluded)>,
     origin: Origin,
 }
 
 impl Placed {
-    fn publication(&self, to: ShardIndex) -> Publication {
-        let exclude = self.exclude.and_then(|(shard, client)| (shard == to).then_some(client));
+    /// What a shard is told of it, where it knows the room as `room`.
+    fn command(&self, to: ShardIndex, room: RoomKey) -> Command {
+        let excluded = self.exclude.and_then(|(shard, excluded)| (shard == to).then_some(excluded));
+        let exclude = match excluded {
+            Some(Excluded::Key(key)) => Some(key),
+            Some(Excluded::Id(_)) | None => None,
+        };
         let (offset, origin) = (self.offset, self.origin);
-        Publication { offset, message: self.message.clone(), key: self.key.clone(), exclude, origin }
+        let publication =
+            Publication { offset, message: self.message.clone(), key: self.key.clone(), exclude, origin };
+        match excluded {
+            Some(Excluded::Id(except)) => Command::PublishBut { room, publication, except },
+            Some(Excluded::Key(_)) | None => Command::Publish { room, publication },
+        }
     }
 }
 
@@ -300,7 +318,7 @@ mod tests {
         room.enter(ShardIndex(0), key(1)).unwrap();
         room.enter(ShardIndex(1), key(2)).unwrap();
         let client = ClientKey::from(KeyData::from_ffi(5 << 32 | 3));
-        let said = Said { exclude: Some((ShardIndex(1), client)), ..said(10) };
+        let said = Said { exclude: Some((ShardIndex(1), Excluded::Key(client))), ..said(10) };
 
         room.publish(&outlets, said, 0, 1 << 20).unwrap();
 

@@ -242,6 +242,8 @@ label! {
         Pong = "pong",
         /// Advice to come back later.
         Reconnect = "reconnect",
+        /// Somebody left a room, or the client was taken out of it.
+        Leave = "leave",
         /// Messages that the client was not given.
         Gap = "gap",
         /// What the client said, at `/echo`.

@@ -13,7 +13,7 @@ mod tests;
 pub use parse::Parser;
 pub use print::{
     Ack, Gap, Welcome, write_ack, write_error, write_gap, write_message, write_message_up_to_offset,
-    write_pong, write_reconnect, write_welcome,
+    write_pong, write_reconnect, write_unsubscribed, write_welcome,
 };
 
 use crate::id::NameRef;

@@ -25,6 +25,7 @@ mod restart;
 mod room;
 mod state;
 mod taps;
+mod unsubscribing;
 mod wheel;
 
 #[cfg(test)]

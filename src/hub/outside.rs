@@ -1,0 +1,149 @@
+//! What applications and operators want of rooms and users, who are members of nothing.
+
+use std::collections::BinaryHeap;
+
+use smallvec::SmallVec;
+
+use super::{Address, Busy, Hub, RoomOptions, Said, StreamPosition};
+use crate::id::{NameRef, RoomId, UserId, matches_pattern};
+use crate::inbox::{Command, Origin};
+use crate::metrics::Source;
+use crate::ws::PreparedMessage;
+
+impl Hub {
+    /// Publishes to the room of this name, if there is one; `said` is told how that is run. The position is the message's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::publish`].
+    pub fn publish_to(
+        &self,
+        room: &RoomId,
+        said: impl FnOnce(RoomOptions) -> Said,
+    ) -> Result<Option<StreamPosition>, Busy> {
+        let Some(room) = self.directory.find(room) else { return Ok(None) };
+        let offset = self.publish(&room, said(room.options()))?;
+        Ok(Some(StreamPosition { epoch: room.epoch(), offset }))
+    }
+
+    /// Where the room of this name stands, if there is one.
+    pub fn position(&self, room: &RoomId) -> Option<StreamPosition> {
+        self.directory.find(room).map(|room| room.position())
+    }
+
+    /// The first rooms, at most so many, of those whose names fit the pattern and come after this one in the order of names.
+    ///
+    /// Looks at all rooms.
+    pub fn rooms_after(&self, after: Option<&RoomId>, pattern: Option<&str>, limit: usize) -> Vec<RoomId> {
+        let mut first = BinaryHeap::new();
+        self.directory.for_each_room(|id| {
+            let is_late = first.len() >= limit && first.peek().is_none_or(|last| id >= last);
+            if is_late || after.is_some_and(|after| id <= after) {
+                return;
+            }
+            if pattern.is_none_or(|pattern| matches_pattern(pattern, &id.to_string())) {
+                first.push(id.clone());
+                if first.len() > limit {
+                    first.pop();
+                }
+            }
+        });
+        first.into_sorted_vec()
+    }
+
+    /// Sends to every connection of a user but the one at `except`. Returns to how many; 0 when the user is not here.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] when one of the inboxes is full.
+    pub fn direct_but(
+        &self,
+        user: NameRef<'_>,
+        except: Option<Address>,
+        message: &PreparedMessage,
+        (source, read_at): (Source, u64),
+    ) -> Result<usize, Busy> {
+        let origin = Origin { source, read_at, dispatched_at: self.clock.now() };
+        let mut addresses = self.directory.addresses(&UserId::from(user));
+        addresses.retain(|address| Some(*address) != except);
+        addresses.sort_unstable_by_key(|address| address.shard);
+        let bytes = message.frame().len();
+        let mut parts = SmallVec::<[_; 4]>::new();
+        for part in addresses.chunk_by(|one, next| one.shard == next.shard) {
+            let outlet = &self.shards[usize::from(part[0].shard.0)];
+            parts.push((outlet.reserve(bytes).map_err(|_| Busy)?, part));
+        }
+        for (reservation, part) in parts {
+            let clients = part.iter().map(|address| address.client).collect();
+            drop(reservation.push(Command::Direct { clients, message: message.clone(), origin }));
+        }
+        Ok(addresses.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use slotmap::KeyData;
+
+    use super::super::{Options, Text};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::id::{RoomKey, ShardIndex};
+    use crate::inbox::{Inbox, Limits};
+
+    fn room(name: &str) -> RoomId {
+        RoomId::parse(name).unwrap()
+    }
+
+    fn key(number: u64) -> RoomKey {
+        KeyData::from_ffi(1 << 32 | number).into()
+    }
+
+    fn said(_: RoomOptions) -> Said {
+        let text = Text::Whole(PreparedMessage::text(b"{}"));
+        Said { text, key: None, exclude: None, source: Source::Api, read_at: 0 }
+    }
+
+    #[test]
+    fn publishes_to_rooms_that_there_are_and_to_no_other() {
+        let (outlet, inbox) = Inbox::pair(Limits::default());
+        let hub = Hub::new(vec![outlet], Options::default(), Clock::start());
+        let (joined, before) = hub.join(&room("a"), ShardIndex(0), key(1));
+        hub.publish(&joined, said(RoomOptions::default())).unwrap();
+
+        let position = hub.publish_to(&room("a"), said).unwrap();
+
+        assert_eq!(position, Some(StreamPosition { epoch: before.epoch, offset: 2 }));
+        assert_eq!(hub.position(&room("a")), position);
+        let asked = |_| panic!("there is nobody to say it to");
+        assert_eq!(hub.publish_to(&room("b"), asked), Ok(None));
+        assert_eq!(hub.position(&room("b")), None);
+        let mut commands = VecDeque::new();
+        inbox.take_all(&mut commands);
+        assert_eq!(commands.len(), 2);
+    }
+
+    #[test]
+    fn lists_rooms_in_the_order_of_their_names() {
+        let (outlet, _inbox) = Inbox::pair(Limits::default());
+        let hub = Hub::new(vec![outlet], Options::default(), Clock::start());
+        for (number, name) in (1..).zip(["b", "10", "chat.1", "a", "9", "chat.2"]) {
+            hub.join(&room(name), ShardIndex(0), key(number));
+        }
+        let list = |after: Option<&str>, pattern, limit| {
+            let after = after.map(room);
+            let names = hub.rooms_after(after.as_ref(), pattern, limit);
+            names.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+
+        assert_eq!(list(None, None, 9), ["9", "10", "a", "b", "chat.1", "chat.2"]);
+        assert_eq!(list(None, None, 2), ["9", "10"]);
+        assert_eq!(list(Some("10"), None, 2), ["a", "b"]);
+        assert_eq!(list(Some("aa"), None, 2), ["b", "chat.1"], "also after one that is gone");
+        assert_eq!(list(None, Some("chat.*"), 1), ["chat.1"]);
+        assert_eq!(list(Some("chat.1"), Some("chat.*"), 1), ["chat.2"]);
+        assert!(list(Some("chat.2"), None, 9).is_empty());
+    }
+}
