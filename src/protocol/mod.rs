@@ -6,11 +6,13 @@
 
 mod data;
 mod parse;
+mod posting;
 mod print;
 #[cfg(test)]
 mod tests;
 
 pub use parse::Parser;
+pub use posting::{ONCE_BYTES_MAX, Posting};
 pub use print::{
     Ack, Gap, Welcome, write_ack, write_error, write_gap, write_message, write_message_up_to_offset,
     write_pong, write_reconnect, write_unsubscribed, write_welcome,
