@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -26,9 +26,19 @@ pub(super) fn metrics(page: String) -> Response<Body> {
 
 /// An answer of JSON, on a line.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    let mut body = serde_json::to_vec(value).expect("no answer has a map whose keys are not text");
-    body.push(b'\n');
+    let mut body = Vec::new();
+    write_json(value, &mut body);
+    of_json(status, body)
+}
+
+/// An answer of what is JSON on a line already.
+pub(super) fn of_json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
     whole(status, "application/json", body)
+}
+
+fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(&mut *out, value).expect("no answer has a map whose keys are not text");
+    out.push(b'\n');
 }
 
 /// An answer with its body as a whole.
@@ -99,6 +109,12 @@ impl Refusal {
         Self { missing_shards, ..Self::of(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
     }
 
+    /// It may be done after so many seconds.
+    pub(super) fn busy(message: String, retry_after: u64) -> Self {
+        let header = Some(Box::new((RETRY_AFTER, retry_after.to_string())));
+        Self { header, ..Self::unavailable(message, Vec::new()) }
+    }
+
     /// As many are under way as may be.
     pub(super) fn too_many(message: String) -> Self {
         Self::of(StatusCode::TOO_MANY_REQUESTS, "too_many", message)
@@ -136,6 +152,11 @@ impl Refusal {
 
     fn of(status: StatusCode, error: &'static str, message: String) -> Self {
         Self { status, error, message, missing_shards: Vec::new(), header: None }
+    }
+
+    /// Appends it to an answer of many lines.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        write_json(self, out);
     }
 
     /// The whole answer.

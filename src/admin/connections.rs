@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::id::{ClientId, ClientKey};
+use crate::hub::Address;
+use crate::id::{ClientId, ClientKey, UserId};
 use crate::inspect::{Closed, Connection, LIST_MAX, Question, Queue, Which};
 
 use super::State;
@@ -28,6 +29,28 @@ pub(super) async fn slow(state: &State, query: &Query<'_>) -> Result<Response<Bo
     });
     connections.truncate(limit);
     Ok(list(&Found { connections, total: None, missing_shards: answers.missing }))
+}
+
+/// Where the connection with this number is, if it is one of the user's.
+///
+/// # Errors
+///
+/// A [`Refusal`] when its shard does not answer.
+pub(super) async fn locate(state: &State, user: &UserId, id: ClientId) -> Result<Option<Address>, Refusal> {
+    let shard = id.shard(state.shards.len());
+    let addresses = state.hub.connections(user).into_iter().filter(|address| address.shard == shard);
+    let keys: Vec<_> = addresses.map(|address| address.client).collect();
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let which = |_, answer| Question::Connections { which: Which::Keys(keys.clone()), answer };
+    let answers = ask(state, std::iter::once(shard.0), which).await;
+    if !answers.missing.is_empty() {
+        let message = format!("the shard that may have connection {id} did not answer");
+        return Err(Refusal::unavailable(message, answers.missing));
+    }
+    let found = answers.said.into_iter().flatten().find(|connection| connection.client_id == id);
+    Ok(found.map(|connection| Address { shard, client: connection.key }))
 }
 
 /// `/debug/connections?user=NAME`: all of one user's.

@@ -13,6 +13,7 @@ mod health;
 mod keys;
 mod places;
 mod process;
+mod publish;
 mod query;
 mod rooms;
 mod routes;
@@ -48,6 +49,10 @@ use self::tap::Taps;
 pub struct Options {
     /// Who may use `/api/v1`.
     pub keys: ApiKeys,
+    /// The longest message that may be published.
+    pub message_bytes: usize,
+    /// What may be kept to know what was published already.
+    pub idempotency_bytes: usize,
     /// For the shards' answers to one request; what is missing then is named.
     pub answer: Duration,
     /// Between two signs of life of a tap on which nothing happens.
@@ -60,6 +65,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             keys: ApiKeys::default(),
+            message_bytes: 64 << 10,
+            idempotency_bytes: 16 << 20,
             answer: Duration::from_secs(1),
             keep_alive: Duration::from_secs(15),
             peer: Duration::from_secs(10),
@@ -148,7 +155,8 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
     let (running, stopped) = drain::pair();
     let metrics = AdminMetrics::new(&state.recorder);
     routes::register(&metrics);
-    let context = Arc::new(Context { state, metrics, taps: Taps::default(), stopped });
+    let publishing = publish::Memory::new(state.options.idempotency_bytes);
+    let context = Arc::new(Context { state, metrics, taps: Taps::default(), publishing, stopped });
     let thread = thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || runtime.block_on(serve::serve(listener, &context)))
@@ -164,5 +172,6 @@ struct Context {
     state: State,
     metrics: AdminMetrics,
     taps: Taps,
+    publishing: publish::Memory,
     stopped: drain::Watch,
 }

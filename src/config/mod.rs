@@ -290,6 +290,7 @@ impl Config {
     /// Sets what follows from other settings.
     fn derive(&mut self, origins: &BTreeMap<&'static str, Origin>) {
         self.shard.batch_bytes = batch_bytes(self.shard.outbound_bytes);
+        self.admin.message_bytes = self.shard.message_bytes;
         let is_development = self.auth.mode == Mode::None;
         self.http.demo = is_development;
         self.http.allow_loopback_origins = is_development;

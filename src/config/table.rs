@@ -413,6 +413,12 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
         print: |config| Some(api_keys::print(&config.admin.keys)),
     },
+    setting!(
+        "api.idempotency_bytes",
+        size,
+        admin.idempotency_bytes,
+        "What may be kept to know what was published with an idempotency key in the last five minutes; when that is too\nlittle, the oldest is forgotten."
+    ),
     Setting {
         key: "engine.kind",
         doc: "What joins nodes; only \"memory\" (one node) in this version.",

@@ -4,8 +4,8 @@ use metrics::{Counter, Gauge};
 
 use super::labels::{
     AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
-    ReloadResult, SentType, Source, Stage, WriteResult,
+    HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Refresh,
+    RejectReason, ReloadResult, SentType, Source, Stage, WriteResult,
 };
 use super::merged::{Histogram, Samples, Seconds};
 use super::{Recorder, table};
@@ -410,16 +410,29 @@ pub struct AdminMetrics {
     pub tap_lost: Counter,
     /// Requests by what became of their key.
     pub keys: Family<ApiAuth, Counter>,
+    /// Messages of applications by what became of them.
+    pub publishes: Family<PublishResult, Counter>,
+    /// Those that went to a room or to everyone.
+    pub broadcasts: Counter,
+    /// Those that went to a user.
+    pub direct: Counter,
+    /// Idempotency keys forgotten before their time.
+    pub once_forgotten: Counter,
 }
 
 impl AdminMetrics {
     /// Registers the handles.
     pub fn new(recorder: &Recorder) -> Self {
+        let api = [(Source::KEY, Source::Api.as_str())];
         Self {
             recorder: recorder.clone(),
             taps: recorder.gauge(&table::TAPS, &[]),
             tap_lost: recorder.counter(&table::TAP_LOST, &[]),
             keys: recorder.counters(&table::API_KEYS),
+            publishes: recorder.counters(&table::API_PUBLISHES),
+            broadcasts: recorder.counter(&table::BROADCASTS, &api),
+            direct: recorder.counter(&table::DIRECT, &api),
+            once_forgotten: recorder.counter(&table::API_FORGOTTEN, &[]),
         }
     }
 

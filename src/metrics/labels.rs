@@ -286,6 +286,20 @@ label! {
 }
 
 label! {
+    /// What became of a message that an application wanted to publish.
+    PublishResult, "result" {
+        /// It was published.
+        Ok = "ok",
+        /// It had been published before, by the same idempotency key.
+        Repeated = "repeated",
+        /// It was not what it should be.
+        Refused = "refused",
+        /// Too much was on its way.
+        Busy = "busy",
+    }
+}
+
+label! {
     /// What a delivered message spent its time on, in this order; the last only where a client is slow.
     Stage, "stage" {
         /// From reading the socket to the inboxes of the shards with recipients: parsing, the room's order.

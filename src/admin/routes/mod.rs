@@ -50,6 +50,8 @@ pub(super) enum Verb {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
     Json(&'static str),
+    /// Or many of it, on lines.
+    Lines(&'static str),
 }
 
 /// What an answer is; of JSON with the name of its schema.
@@ -59,6 +61,8 @@ pub(super) enum Content {
     Metrics,
     Events,
     Json(&'static str),
+    /// Of lines, where lines were sent.
+    Lines(&'static str),
 }
 
 #[derive(Clone, Copy)]
@@ -85,6 +89,7 @@ enum Page {
 /// What changes something.
 #[derive(Clone, Copy)]
 pub(super) enum Act {
+    Publish,
     Disconnect,
     Revoke,
     BeginDrain,

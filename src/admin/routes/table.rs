@@ -70,6 +70,14 @@ pub(in super::super) const ROUTES: &[Route] = &[
         ..Route::page("/debug/tap", Page::Tap)
     },
     Route {
+        summary: "Says something to a room, a user or everyone; many messages as lines.",
+        takes: Some(Takes::Lines("Publish")),
+        answer: Content::Lines("Published"),
+        scope: Some(Scope::Publish),
+        codes: &[429, 503],
+        ..Route::post("/api/v1/publish", Act::Publish)
+    },
+    Route {
         summary: "Closes all connections of a user, or one, with 4501.",
         takes: Some(Takes::Json("Disconnect")),
         answer: Content::Json("ClosedCount"),

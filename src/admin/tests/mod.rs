@@ -3,6 +3,7 @@
 mod api_keys;
 mod connections;
 mod places;
+mod publish;
 mod rooms;
 mod tap;
 
