@@ -60,7 +60,17 @@ pub(super) async fn of_user(state: &State, query: &Query<'_>) -> Result<Response
             "user= is needed: the name of a user; for one connection there is /debug/connections/{id}";
         return Err(Refusal::bad_request(message.to_owned()));
     };
-    let addresses = state.hub.connections(&user);
+    Ok(list(&all_of(state, &user).await))
+}
+
+/// `/api/v1/users/{user}/connections`: the same.
+pub(super) async fn of_user_in_path(state: &State, segment: &str) -> Result<Response<Body>, Refusal> {
+    Ok(list(&all_of(state, &query::user("user", segment)?).await))
+}
+
+/// The connections of a user, at most [`LIST_MAX`].
+async fn all_of(state: &State, user: &UserId) -> Found {
+    let addresses = state.hub.connections(user);
     let mut by_shard = BTreeMap::<u16, Vec<ClientKey>>::new();
     for address in addresses.iter().take(LIST_MAX) {
         by_shard.entry(address.shard.0).or_default().push(address.client);
@@ -72,7 +82,7 @@ pub(super) async fn of_user(state: &State, query: &Query<'_>) -> Result<Response
     };
     let answers = ask(state, shards.into_iter(), which).await;
     let (connections, total) = (answers.said.concat(), Some(addresses.len()));
-    Ok(list(&Found { connections, total, missing_shards: answers.missing }))
+    Found { connections, total, missing_shards: answers.missing }
 }
 
 /// `/debug/connections/{id}`: the one with this number.

@@ -11,6 +11,7 @@ mod ask;
 mod connections;
 mod health;
 mod keys;
+mod openapi;
 mod places;
 mod process;
 mod publish;

@@ -3,9 +3,9 @@
 use metrics::{Counter, Gauge};
 
 use super::labels::{
-    AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Refresh,
-    RejectReason, ReloadResult, SentType, Source, Stage, WriteResult,
+    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
+    HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
+    ReloadResult, SentType, Source, Stage, WriteResult,
 };
 use super::merged::{Histogram, Samples, Seconds};
 use super::{Recorder, table};
@@ -397,60 +397,6 @@ impl HubMetrics {
     /// Registers the handles.
     pub fn new(recorder: &Recorder) -> Self {
         Self { rooms: recorder.gauge(&table::ROOMS, &[]), users: recorder.gauge(&table::USERS, &[]) }
-    }
-}
-
-/// What the admin listener counts.
-#[derive(Clone)]
-pub struct AdminMetrics {
-    recorder: Recorder,
-    /// Live taps.
-    pub taps: Gauge,
-    /// Events that a tap left out.
-    pub tap_lost: Counter,
-    /// Requests by what became of their key.
-    pub keys: Family<ApiAuth, Counter>,
-    /// Messages of applications by what became of them.
-    pub publishes: Family<PublishResult, Counter>,
-    /// Those that went to a room or to everyone.
-    pub broadcasts: Counter,
-    /// Those that went to a user.
-    pub direct: Counter,
-    /// Idempotency keys forgotten before their time.
-    pub once_forgotten: Counter,
-}
-
-impl AdminMetrics {
-    /// Registers the handles.
-    pub fn new(recorder: &Recorder) -> Self {
-        let api = [(Source::KEY, Source::Api.as_str())];
-        Self {
-            recorder: recorder.clone(),
-            taps: recorder.gauge(&table::TAPS, &[]),
-            tap_lost: recorder.counter(&table::TAP_LOST, &[]),
-            keys: recorder.counters(&table::API_KEYS),
-            publishes: recorder.counters(&table::API_PUBLISHES),
-            broadcasts: recorder.counter(&table::BROADCASTS, &api),
-            direct: recorder.counter(&table::DIRECT, &api),
-            once_forgotten: recorder.counter(&table::API_FORGOTTEN, &[]),
-        }
-    }
-
-    /// Shows the series of a kind of request and answer before there is one.
-    pub fn register(&self, route: &'static str, method: &'static str, code: u16) {
-        let labels = [("route", route), ("method", method), ("code", &code.to_string())];
-        // Registering is all there is to do; what comes back is for counting.
-        let _ = self.recorder.counter(&table::HTTP_REQUESTS, &labels);
-        let _ = self.recorder.histogram(&table::HTTP_DURATION, &[("route", route)]);
-    }
-
-    /// Counts a request and its time in seconds. `route` and `method` come from lists, `code` is an answer's status.
-    ///
-    /// Looks the series up by name: requests to this listener are rare.
-    pub fn served(&self, route: &'static str, method: &'static str, code: u16, seconds: f64) {
-        let labels = [("route", route), ("method", method), ("code", &code.to_string())];
-        self.recorder.counter(&table::HTTP_REQUESTS, &labels).increment(1);
-        self.recorder.histogram(&table::HTTP_DURATION, &[("route", route)]).record(seconds);
     }
 }
 

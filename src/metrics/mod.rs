@@ -4,6 +4,7 @@
 //! while messages flow and every series is there, at zero, from the first scrape on. Labels come
 //! from enums only: no room, user, address or peer-chosen code can become a series.
 
+mod admin;
 mod docs;
 mod handles;
 mod labels;
@@ -19,10 +20,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 use self::merged::{Registry, Seconds};
 
+pub use self::admin::{AdminMetrics, Sums};
 pub use self::docs::docs;
 pub use self::handles::{
-    AdminMetrics, HandshakeFailures, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics, RoomMetrics,
-    ServerMetrics, ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
+    HandshakeFailures, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics, RoomMetrics, ServerMetrics,
+    ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
 };
 pub use self::labels::{
     AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,

@@ -1,10 +1,12 @@
-//! `/api/v1`: what changes something.
+//! `/api/v1`: what changes something, and what applications ask.
 //!
 //! A page in an operator's browser must not be able to do so: a body is JSON and says so, which browsers send to other
 //! origins only after asking, and whoever sends an `Origin` is a browser.
 
 mod clients;
 pub(super) mod drain;
+pub(super) mod rooms;
+pub(super) mod stats;
 
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ pub(super) async fn act(
         Act::Publish => publish::publish(context, caller, request).await,
         Act::Disconnect => clients::disconnect(state, body(request, context).await?).await,
         Act::Revoke => clients::revoke(state, body(request, context).await?).await,
+        Act::Unsubscribe => rooms::unsubscribe(state, body(request, context).await?).await,
         Act::BeginDrain => drain::begin(state, body(request, context).await?).await,
         Act::AbortDrain => drain::abort(state).await,
     }

@@ -14,7 +14,7 @@ use crate::metrics::{AdminMetrics, ApiAuth};
 use super::answer::{self, Body, Refusal};
 use super::keys::{Caller, Denied, Scope};
 use super::query::Query;
-use super::{Context, api, connections, health, rooms, scrape, tap};
+use super::{Context, api, connections, health, openapi, rooms, scrape, tap};
 
 pub(super) use self::table::ROUTES;
 
@@ -84,6 +84,11 @@ enum Page {
     HotRooms,
     Tap,
     Drain,
+    Stats,
+    Rooms,
+    Room,
+    UserConnections,
+    Description,
 }
 
 /// What changes something.
@@ -92,6 +97,7 @@ pub(super) enum Act {
     Publish,
     Disconnect,
     Revoke,
+    Unsubscribe,
     BeginDrain,
     AbortDrain,
 }
@@ -272,6 +278,11 @@ async fn answer_page(
         Page::Tap if *request.method() == Method::HEAD => tap::head(query),
         Page::Tap => tap::open(context, query).await,
         Page::Drain => api::drain::look(state).await,
+        Page::Stats => Ok(api::stats::look(context)),
+        Page::Rooms => api::rooms::list(state, query).await,
+        Page::Room => api::rooms::one(state, segment).await,
+        Page::Description => Ok(openapi::look()),
+        Page::UserConnections => connections::of_user_in_path(state, segment).await,
     }
 }
 

@@ -78,6 +78,42 @@ pub(in super::super) const ROUTES: &[Route] = &[
         ..Route::post("/api/v1/publish", Act::Publish)
     },
     Route {
+        summary: "The rooms, in the order of their names.",
+        parameters: Some(&["match", "limit", "after"]),
+        answer: Content::Json("Rooms"),
+        scope: READ,
+        ..Route::page("/api/v1/rooms", Page::Rooms)
+    },
+    Route {
+        summary: "One room.",
+        parameters: Some(&[]),
+        answer: Content::Json("OneRoom"),
+        scope: READ,
+        codes: &[404],
+        ..Route::page("/api/v1/rooms/{room}", Page::Room)
+    },
+    Route {
+        summary: "The connections of a user, at most 1000 of them.",
+        parameters: Some(&[]),
+        answer: Content::Json("Connections"),
+        scope: READ,
+        ..Route::page("/api/v1/users/{user}/connections", Page::UserConnections)
+    },
+    Route {
+        summary: "The gateway in a few numbers.",
+        parameters: Some(&[]),
+        answer: Content::Json("Stats"),
+        scope: READ,
+        ..Route::page("/api/v1/stats", Page::Stats)
+    },
+    Route {
+        summary: "Takes all connections of a user, or one, out of a room, and tells them.",
+        takes: Some(Takes::Json("Unsubscribe")),
+        answer: Content::Json("Unsubscribed"),
+        scope: MANAGE,
+        ..Route::post("/api/v1/unsubscribe", Act::Unsubscribe)
+    },
+    Route {
         summary: "Closes all connections of a user, or one, with 4501.",
         takes: Some(Takes::Json("Disconnect")),
         answer: Content::Json("ClosedCount"),
@@ -114,5 +150,11 @@ pub(in super::super) const ROUTES: &[Route] = &[
         scope: MANAGE,
         codes: &[409, 503],
         ..Route::delete("/api/v1/drain", Act::AbortDrain)
+    },
+    Route {
+        summary: "This description.",
+        parameters: Some(&[]),
+        answer: Content::Json("Description"),
+        ..Route::page("/api/v1/openapi.json", Page::Description)
     },
 ];

@@ -1,5 +1,6 @@
 //! Over real sockets, with shards that answer as the test says.
 
+mod api;
 mod api_keys;
 mod connections;
 mod places;
