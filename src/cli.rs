@@ -55,6 +55,9 @@ pub struct Token {
     /// The rooms it may enter, separated by commas, `*` for any text [default: all]
     #[arg(long, value_delimiter = ',', value_parser = room)]
     pub rooms: Option<Vec<String>>,
+    /// The rooms in which it may say something [default: all that it may enter]
+    #[arg(long, value_delimiter = ',', value_parser = room)]
+    pub publish: Option<Vec<String>>,
     /// Let it send to everyone
     #[arg(long)]
     pub broadcast: bool,

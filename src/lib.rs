@@ -7,11 +7,13 @@
 
 pub mod admission;
 pub mod clock;
+pub mod history;
 pub mod id;
 pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod percent;
+pub mod presence;
 pub mod readiness;
 pub mod ws;
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use clap::Parser;
 use fanfare::cli::{self, Cli, Command, Token};
-use fanfare::config::{self, Config, Loaded, LogFormat};
+use fanfare::config::{self, Config, Grant, Loaded, LogFormat};
 use fanfare::{log, server};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -55,7 +55,9 @@ fn run(cli: Cli) -> Result<Vec<u8>, (u8, anyhow::Error)> {
 fn issue(token: Token, loaded: &Loaded) -> Result<Vec<u8>, anyhow::Error> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of this command")]
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let signed = loaded.config.issue_token(&token.user, token.ttl, token.rooms, token.broadcast, now)?;
+    let Token { user, ttl, rooms, publish, broadcast } = token;
+    let grant = |user| Grant { user, ttl, rooms, publish, broadcast };
+    let signed = loaded.config.issue_token(&user, grant, now)?;
     Ok(format!("{signed}\n").into_bytes())
 }
 

@@ -18,6 +18,8 @@ pub struct Grant {
     pub ttl: Duration,
     /// The allow-list; `None`: all rooms.
     pub rooms: Option<Vec<String>>,
+    /// The rooms in which it may say something; `None`: all that it may enter.
+    pub publish: Option<Vec<String>>,
     /// Whether it may send to everyone where a token decides.
     pub broadcast: bool,
 }
@@ -54,6 +56,7 @@ impl Options {
             iat: now,
             exp: now.saturating_add(grant.ttl.as_secs()),
             rooms: grant.rooms.as_deref(),
+            publish: grant.publish.as_deref(),
             broadcast: grant.broadcast.then_some(true),
             iss: self.issuer.as_deref(),
             aud: self.audience.first().map(String::as_str),
@@ -70,6 +73,8 @@ struct IssuedClaims<'a> {
     exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     rooms: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publish: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     broadcast: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,11 +6,13 @@
 mod issue;
 mod keys;
 pub mod revocations;
+mod sessions;
 mod set;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::hash::RandomState;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -28,6 +30,7 @@ pub use issue::{Grant, IssueError};
 pub use keys::{Algorithm, KEYS_TRIED_MAX, KeyError, Secret};
 use keys::{Key, keys};
 use revocations::{Full, Revocations};
+pub use sessions::{SessionPlace, SessionTokens};
 pub use set::{KeySet, Reasons, SET_KEYS_MAX, SetError, SetRules};
 
 /// How clients prove who they are.
@@ -104,6 +107,8 @@ pub struct Claims {
     pub token_id: Option<Box<str>>,
     /// The rooms it may enter, `*` standing for any text; `None`: all.
     pub rooms: Option<Vec<String>>,
+    /// The rooms in which it may say something; `None`: all that it may enter.
+    pub publish: Option<Vec<String>>,
     /// Whether the token says that it may send to everyone.
     pub broadcast: bool,
 }
@@ -170,6 +175,7 @@ pub struct Verifier {
     leeway: u64,
     require_exp: bool,
     revocations: Mutex<Revocations>,
+    sessions: SessionTokens,
 }
 
 impl Verifier {
@@ -196,7 +202,14 @@ impl Verifier {
             leeway: options.leeway.as_secs(),
             require_exp: options.require_exp,
             revocations: Mutex::new(Revocations::new(options.revocations)),
+            // The standard library seeds its hashers from the system's random source.
+            sessions: SessionTokens::new(RandomState::new()),
         })
+    }
+
+    /// What clients come back by.
+    pub fn sessions(&self) -> &SessionTokens {
+        &self.sessions
     }
 
     /// Whether a client needs a token at all.
@@ -206,7 +219,15 @@ impl Verifier {
 
     /// What a client without a token may do, where none is required.
     pub fn anonymous(&self, user: UserId) -> Claims {
-        Claims { user, expires_at: None, issued_at: None, token_id: None, rooms: None, broadcast: false }
+        Claims {
+            user,
+            expires_at: None,
+            issued_at: None,
+            token_id: None,
+            rooms: None,
+            publish: None,
+            broadcast: false,
+        }
     }
 
     /// Reads a token; `now` is in Unix seconds.
@@ -226,7 +247,8 @@ impl Verifier {
             expires_at,
             issued_at: seconds(claims.iat.as_ref(), "iat")?,
             token_id: token_id(claims.jti)?,
-            rooms: rooms(claims.rooms)?,
+            rooms: rooms(claims.rooms, "rooms")?,
+            publish: rooms(claims.publish, "publish")?,
             broadcast: broadcast(claims.broadcast.as_ref())?,
         };
         if self.is_revoked(&claims, now) { Err(AuthError::Revoked) } else { Ok(claims) }
@@ -372,6 +394,7 @@ struct TokenClaims {
     iss: Option<Value>,
     aud: Option<Value>,
     rooms: Option<Value>,
+    publish: Option<Value>,
     broadcast: Option<Value>,
 }
 
@@ -393,13 +416,13 @@ fn user(sub: Option<Value>) -> Result<UserId, AuthError> {
 }
 
 /// A list that cannot be read grants nothing: it refuses the token instead of meaning "all rooms".
-fn rooms(claim: Option<Value>) -> Result<Option<Vec<String>>, AuthError> {
+fn rooms(claim: Option<Value>, name: &'static str) -> Result<Option<Vec<String>>, AuthError> {
     let Some(claim) = claim else { return Ok(None) };
-    let Value::Array(list) = claim else { return Err(AuthError::BadClaim("rooms")) };
-    let names = list.into_iter().map(|name| match name {
-        Value::String(name) => Ok(name),
+    let Value::Array(list) = claim else { return Err(AuthError::BadClaim(name)) };
+    let names = list.into_iter().map(|room| match room {
+        Value::String(room) => Ok(room),
         Value::Number(number) if number.is_u64() => Ok(number.to_string()),
-        _ => Err(AuthError::BadClaim("rooms")),
+        _ => Err(AuthError::BadClaim(name)),
     });
     names.collect::<Result<_, _>>().map(Some)
 }

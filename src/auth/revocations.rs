@@ -162,6 +162,14 @@ mod tests {
 
     fn claims(name: &str, token_id: Option<&str>, issued_at: Option<u64>) -> Claims {
         let token_id = token_id.map(Into::into);
-        Claims { user: user(name), expires_at: None, issued_at, token_id, rooms: None, broadcast: false }
+        Claims {
+            user: user(name),
+            expires_at: None,
+            issued_at,
+            token_id,
+            rooms: None,
+            publish: None,
+            broadcast: false,
+        }
     }
 }

@@ -67,13 +67,14 @@ fn accepts_its_own_token_with_user_rooms_and_expiry() {
         user: UserId::parse("7").unwrap(),
         ttl: Duration::from_secs(3600),
         rooms: Some(vec!["5".into(), "lobby".into()]),
+        publish: Some(vec!["5".into()]),
         broadcast: true,
     };
 
     let claims = verifier(options.clone()).verify(&options.issue(&grant, NOW).unwrap(), NOW).unwrap();
 
     assert_eq!(claims.user, UserId::from_u64(7));
-    assert_eq!(claims.rooms, grant.rooms);
+    assert_eq!((claims.rooms, claims.publish), (grant.rooms, grant.publish));
     assert_eq!(claims.expires_at, Some(NOW + 3600));
     assert!(claims.broadcast);
 }
@@ -113,6 +114,7 @@ fn names_the_claim_that_is_not_valid_or_missing() {
         (json!({"sub": "a", "exp": exp, "nbf": "x"}), AuthError::BadClaim("nbf")),
         (json!({"sub": "a", "exp": exp, "rooms": "lobby"}), AuthError::BadClaim("rooms")),
         (json!({"sub": "a", "exp": exp, "rooms": [-1]}), AuthError::BadClaim("rooms")),
+        (json!({"sub": "a", "exp": exp, "publish": 5}), AuthError::BadClaim("publish")),
         (json!({"sub": "a", "exp": exp, "broadcast": "yes"}), AuthError::BadClaim("broadcast")),
     ] {
         assert_eq!(verify(&claims), Err(error), "{claims}");
@@ -331,7 +333,13 @@ pub(super) fn with_secret() -> Options {
 }
 
 fn grant() -> Grant {
-    Grant { user: UserId::parse("ada").unwrap(), ttl: Duration::from_secs(60), rooms: None, broadcast: false }
+    Grant {
+        user: UserId::parse("ada").unwrap(),
+        ttl: Duration::from_secs(60),
+        rooms: None,
+        publish: None,
+        broadcast: false,
+    }
 }
 
 pub(super) fn verifier(options: Options) -> Verifier {

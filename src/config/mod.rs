@@ -19,8 +19,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::auth::Grant;
 use crate::auth::{self, Mode};
-use crate::hub::OnOverflow;
+use crate::hub::{Access, OnOverflow, PresenceMode, Rules};
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
 use crate::{admin, admission, http, hub, jwks, listener, memory, shard, transport, watchdog, ws};
@@ -90,10 +91,11 @@ impl Default for Config {
                 compression: ws::DeflateOptions::default(),
                 rates: shard::Rates::default(),
                 heartbeat: shard::Heartbeat::default(),
+                sessions: shard::SessionOptions::default(),
                 session: session::Limits::default(),
                 node: host_name(),
             },
-            hub: hub::Options::default(),
+            hub: hub::Options { rooms: rooms::for_development(), ..hub::Options::default() },
             tls: transport::Options::default(),
             memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
@@ -277,14 +279,11 @@ impl Config {
     pub fn issue_token(
         &self,
         user: &str,
-        ttl: Duration,
-        rooms: Option<Vec<String>>,
-        broadcast: bool,
+        grant: impl FnOnce(UserId) -> Grant,
         now: u64,
     ) -> Result<String, TokenError> {
         let user = UserId::parse(user).map_err(TokenError::User)?;
-        let grant = auth::Grant { user, ttl, rooms, broadcast };
-        self.auth.issue(&grant, now).map_err(TokenError::Issue)
+        self.auth.issue(&grant(user), now).map_err(TokenError::Issue)
     }
 
     /// Sets what follows from other settings.
@@ -294,6 +293,9 @@ impl Config {
         let is_development = self.auth.mode == Mode::None;
         self.http.demo = is_development;
         self.http.allow_loopback_origins = is_development;
+        if !is_development && !origins.contains_key("rooms") {
+            self.hub.rooms = Rules::default();
+        }
         if !origins.contains_key("broadcast") {
             let who = if is_development { Broadcast::Everyone } else { Broadcast::Token };
             self.shard.session.broadcast = who;
@@ -325,6 +327,16 @@ fn partner(key: &str) -> Option<&'static str> {
 /// Words for an enum, for the kind `choice`.
 trait Choice: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Choice for PresenceMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("list", Self::List), ("events", Self::Events)];
+}
+
+impl Choice for Access {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("everyone", Self::Everyone), ("token", Self::Token), ("nobody", Self::Nobody)];
 }
 
 impl Choice for OnOverflow {

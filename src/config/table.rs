@@ -80,8 +80,10 @@ pub(super) static SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "rooms",
-        doc: "How rooms are run; the first whose `match` fits a room's name, `*` standing for any text. `overflow`: what\nbecomes of messages for a member whose queue is full: \"disconnect\" closes it with 4008, \"drop_oldest\"\nleaves out the oldest, \"latest\" all but the newest for each `key`; it is told which by a `gap`. In a file\nalso as [[rooms]] at its end.",
-        example: Some("[{ match = \"ticker.*\", overflow = \"latest\" }]"),
+        doc: "How rooms are run; the first whose `match` fits a room's name, `*` standing for any text. In a file also\nas [[rooms]] at its end. `overflow`: what becomes of messages for a member whose queue is full:\n\"disconnect\" closes it with 4008, \"drop_oldest\" leaves out the oldest, \"latest\" all but the newest for each\n`key`; it is told which by a `gap`. `history`: what is kept for who comes back: { messages = 1000, age =\n\"10m\", bytes = \"1MiB\" }, of which each may be left out; none without. `presence`: \"off\", \"list\" (who asks is\ntold who is there) or \"events\" (the members also get `join` and `leave`). `join`, `publish`, `read` (the\nhistory): \"everyone\", \"token\" (whose token names the room in `rooms`, or for that in `publish`) or \"nobody\".\nDefault: no rules; in development mode a small history and \"list\", for demo.* \"events\".",
+        example: Some(
+            "[{ match = \"chat.*\", history = { messages = 1000, age = \"1h\" }, presence = \"events\" }]",
+        ),
         parse: |config, value| {
             config.hub.rooms = rooms::parse(value)?;
             Ok(())
@@ -400,6 +402,36 @@ pub(super) static SETTINGS: &[Setting] = &[
         window,
         drain_window,
         "At the end connections are closed evenly over this time."
+    ),
+    setting!(
+        "history.bytes",
+        size,
+        hub.history_bytes,
+        "What the histories of all rooms may take; then those that have been quiet longest are forgotten."
+    ),
+    setting!(
+        "presence.damping",
+        window,
+        hub.presence.damping,
+        "How long after the last connection of a user broke off it has left, unless it comes back."
+    ),
+    setting!(
+        "presence.announced",
+        count,
+        hub.presence.told_max,
+        "Users of a room whose coming and going is told; in larger rooms only those."
+    ),
+    setting!(
+        "sessions.keep",
+        window,
+        shard.sessions.keep,
+        "How long after its connection broke off a session can be resumed by one message. 0s: not at all."
+    ),
+    setting!(
+        "sessions.bytes",
+        size,
+        shard.sessions.bytes,
+        "What those sessions may take; then the oldest are forgotten."
     ),
     Setting {
         key: "api.keys",

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use super::table::SETTINGS;
 use super::*;
 use crate::auth::Algorithm;
+use crate::hub::RoomOptions;
 use crate::id::RoomId;
 
 #[test]
@@ -56,6 +57,44 @@ fn reads_the_rules_for_rooms_in_their_order() {
         assert!(loaded.to_toml().contains(shown), "{}", loaded.to_toml());
     }
     assert!(load("", &[("FANFARE_ROOMS", "")], &[]).is_err());
+}
+
+#[test]
+fn reads_what_rooms_keep_and_who_may_do_what_there() {
+    let file = r#"
+        [[rooms]]
+        match = "chat.*"
+        history = { messages = 7, age = "1h" }
+        presence = true
+        join = "token"
+        publish = "nobody"
+        [[rooms]]
+        match = "log"
+        history = true
+        presence = "list"
+        read = "token"
+    "#;
+    let loaded = load(file, &[], &[]).unwrap();
+    let of = |name: &str| loaded.config.hub.rooms.of(&RoomId::parse(name).unwrap());
+
+    let usual = crate::history::Limits::default();
+    let limits = crate::history::Limits { messages: 7, age: Duration::from_secs(3600), ..usual };
+    let chat = RoomOptions {
+        history: Some(limits),
+        presence: PresenceMode::Events,
+        join: Access::Token,
+        publish: Access::Nobody,
+        ..RoomOptions::default()
+    };
+    assert_eq!(of("chat.a"), chat);
+    let log = RoomOptions {
+        history: Some(usual),
+        presence: PresenceMode::List,
+        read: Access::Token,
+        ..RoomOptions::default()
+    };
+    assert_eq!(of("log"), log);
+    assert_eq!(load(&loaded.to_toml(), &[], &[]).unwrap().config.hub.rooms, loaded.config.hub.rooms);
 }
 
 #[test]
@@ -207,7 +246,20 @@ fn refuses_settings_that_do_not_fit_each_other() {
             "[[rooms]]\nmatch = \"*\"\n[[rooms]]\nmatch = \"a\"\noverflow = \"lates\"",
             "rule 2: `overflow`: expected",
         ),
-        ("[[rooms]]\nmatch = 5\nhist = 1", "rule 1: unknown key `hist`; known are `match` and `overflow`"),
+        (
+            "[[rooms]]\nmatch = 5\nhist = 1",
+            "rule 1: unknown key `hist`; known are `match`, `overflow`, `history`,",
+        ),
+        ("[[rooms]]\nmatch = \"a\"\nhistory = 5", "rule 1: `history`: expected a table"),
+        (
+            "[[rooms]]\nmatch = \"a\"\nhistory = { messages = 0, age = \"1ms\", many = 1 }",
+            "`history`: unknown key `many`; known are `messages`, `age`, `bytes`; `messages`: expected",
+        ),
+        (
+            "[[rooms]]\nmatch = \"a\"\npresence = \"on\"",
+            "`presence`: expected \"off\" or \"list\" or \"events\"",
+        ),
+        ("[[rooms]]\nmatch = \"a\"\njoin = true", "`join`: expected \"everyone\" or"),
         ("origins = [\"https://a.example/path\"]", "is not an origin"),
         ("auth.secret = \"\"", "auth.secret: must be text that is not empty"),
         ("shards = 70000", "shards: is more than"),

@@ -24,14 +24,16 @@ pub(super) enum Value {
     Bool(bool),
     /// A TOML array of strings.
     List(Vec<String>),
-    /// A TOML array of tables: the keys and values of each.
+    /// A TOML table: its keys and values.
+    Table(Vec<(String, Self)>),
+    /// A TOML array of tables.
     Tables(Vec<Vec<(String, Self)>>),
     /// Something that no setting takes, by its TOML name.
     Other(&'static str),
 }
 
 impl Value {
-    /// Takes a TOML value that is not a table.
+    /// Takes a TOML value.
     pub(super) fn from_toml(value: &DeValue<'_>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text.to_string()),
@@ -53,7 +55,7 @@ impl Value {
             }
             DeValue::Float(_) => Self::Other("a float"),
             DeValue::Datetime(_) => Self::Other("a date"),
-            DeValue::Table(_) => Self::Other("a table"),
+            DeValue::Table(table) => Self::Table(Self::members(table)),
         }
     }
 
@@ -86,6 +88,7 @@ impl Value {
             Self::Integer(number) => format!("expected {wanted}, got {number}"),
             Self::Bool(yes) => format!("expected {wanted}, got {yes}"),
             Self::List(_) | Self::Tables(_) => format!("expected {wanted}, got an array"),
+            Self::Table(_) => format!("expected {wanted}, got a table"),
             Self::Other(kind) => format!("expected {wanted}, got {kind}"),
         }
     }

@@ -46,6 +46,13 @@ pub(super) fn by_name<B>(request: &Request<B>, verifier: &Verifier) -> Result<Cl
 #[derive(Debug, PartialEq, Eq)]
 struct Garbled;
 
+/// The token of an earlier session in the query of a request whose beginning this is, as somebody sends it who comes back.
+pub fn session_named(head: &[u8]) -> Option<&str> {
+    let target = head.strip_prefix(b"GET ")?.split(|byte| *byte == b' ').next()?;
+    let query = str::from_utf8(target).ok()?.split_once('?')?.1;
+    query.split('&').find_map(|pair| pair.strip_prefix("session="))
+}
+
 /// The token, from the first place that has one.
 fn token<B>(request: &Request<B>) -> Option<Result<Cow<'_, str>, Garbled>> {
     let bearer = request.headers().get_all(AUTHORIZATION).iter().find_map(|value| bearer(value.as_bytes()));
@@ -101,6 +108,15 @@ mod tests {
         assert_eq!(found("/ws?token=c", &[("authorization", "Basic YTpi")]), Some("c".to_owned()));
         assert_eq!(found("/ws", &[("authorization", "bEARER  a ")]), Some("a".to_owned()));
         assert_eq!(found("/ws?token=c", &[("authorization", "Bearer")]), Some(String::new()));
+    }
+
+    #[test]
+    fn finds_the_session_that_a_request_names_although_it_is_not_whole() {
+        assert_eq!(session_named(b"GET /ws?user=a&session=AbC HTTP/1.1\r\nHo"), Some("AbC"));
+        assert_eq!(session_named(b"GET /ws?session=AbC"), Some("AbC"));
+        for other in ["", "GET /ws", "POST /ws?session=x HTTP/1.1", "GET /ws HTTP/1.1\r\nX: ?session=x"] {
+            assert_eq!(session_named(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

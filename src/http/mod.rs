@@ -34,6 +34,7 @@ use crate::metrics::{HandshakeFailure, HttpMetrics};
 use crate::transport::{Certificates, Transport};
 use crate::ws::Compression;
 
+pub use identity::session_named;
 use origin::Origins;
 pub use upgrade::handshake;
 
@@ -136,7 +137,7 @@ pub struct Arrival {
 #[derive(Debug)]
 pub enum Outcome {
     /// 101 is written; frames follow.
-    Upgraded(Upgraded),
+    Upgraded(Box<Upgraded>),
     /// The demo page was served, and the connection is closed.
     Served,
     /// The peer has been told so, where there was someone to tell, and the connection is closed.

@@ -176,6 +176,7 @@ async fn lets_only_good_tokens_in() {
     let grant = auth::Grant {
         user: crate::id::UserId::from_u64(9),
         ttl: Duration::from_secs(60),
+        publish: None,
         rooms: None,
         broadcast: false,
     };
@@ -322,7 +323,7 @@ async fn talk(request: &[u8], shared: &Shared, full: bool) -> (Outcome, String) 
 
 fn upgraded(outcome: Outcome) -> Upgraded {
     match outcome {
-        Outcome::Upgraded(upgraded) => upgraded,
+        Outcome::Upgraded(upgraded) => *upgraded,
         other => panic!("not upgraded: {other:?}"),
     }
 }

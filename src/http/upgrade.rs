@@ -62,7 +62,7 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
             let Admitted { endpoint, claims, ndjson, compression } = admitted;
             let Caller { peer, place, .. } = caller;
             let read_ahead = Bytes::copy_from_slice(&received[end..]);
-            return Outcome::Upgraded(Upgraded {
+            return Outcome::Upgraded(Box::new(Upgraded {
                 transport,
                 peer,
                 place,
@@ -71,7 +71,7 @@ pub async fn handshake(arrival: Arrival, shared: &Shared) -> Outcome {
                 claims,
                 ndjson,
                 compression,
-            });
+            }));
         }
         Ok(Ok(Served::Page)) => {
             link.linger().await;

@@ -3,12 +3,14 @@
 //! No guard of a map leaves this file, none is held while a room's lock is taken, and never two at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
-use super::room::{Room, StreamPosition};
+use super::room::{Entered, Room, StreamPosition};
+use crate::history::Budget;
 use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex, UserId};
 
 /// Where a connection lives.
@@ -24,53 +26,97 @@ pub struct Address {
 pub(super) type Addresses = SmallVec<[Address; 1]>;
 
 /// Invariant: a user in it has at least one address; a room that is over leaves it soon after.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Directory {
     rooms: DashMap<RoomId, Arc<Room>, RandomState>,
+    /// Rooms with members.
+    occupied: AtomicUsize,
     users: DashMap<UserId, Addresses, RandomState>,
+    /// What the rooms' histories take.
+    budget: Budget,
+}
+
+/// What has become of a room that a shard was let out of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Whether it has no members any more.
+    pub(super) is_vacated: bool,
 }
 
 impl Directory {
-    /// Lets a shard into a room, which `begin` makes when its life begins here.
+    /// Nothing and nobody; what rooms keep is counted in `budget`.
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { rooms: DashMap::default(), occupied: AtomicUsize::new(0), users: DashMap::default(), budget }
+    }
+
+    /// Lets a shard into a room, which `begin` makes when its life begins here; also whether nobody was there before.
     pub(super) fn enter(
         &self,
         id: &RoomId,
         (shard, key): (ShardIndex, RoomKey),
         begin: impl Fn() -> Room,
-    ) -> (Arc<Room>, StreamPosition) {
+    ) -> (Arc<Room>, StreamPosition, bool) {
         loop {
-            let room = self.room(id, &begin);
-            if let Some(position) = room.enter(shard, key) {
-                return (room, position);
+            let room = self.open(id, &begin);
+            if let Some(Entered { position, is_first }) = room.enter(shard, key) {
+                self.occupied.fetch_add(usize::from(is_first), Ordering::Relaxed);
+                return (room, position, is_first);
             }
             // Whoever closed it is about to do the same, but may not have come to it yet.
             self.forget(id, &room);
         }
     }
 
-    /// Lets a shard out of a room, and forgets the room after the last.
-    pub(super) fn exit(&self, room: &Arc<Room>, shard: ShardIndex) {
-        if room.exit(shard)
-            && let Some(id) = room.id()
-        {
-            self.forget(id, room);
-        }
-    }
-
-    /// Lets a shard out of all rooms that it is in, and takes all its connections from their users'.
-    pub(super) fn forget_shard(&self, shard: ShardIndex) {
-        let rooms: Vec<_> = self.rooms.iter().map(|entry| Arc::clone(&entry)).collect();
-        for room in rooms {
-            if room.evict(shard) == Some(true)
-                && let Some(id) = room.id()
-            {
-                self.forget(id, &room);
+    /// Lets a shard out of a room, and forgets the room after the last if nothing of it is to be kept.
+    pub(super) fn exit(&self, room: &Arc<Room>, shard: ShardIndex, now: u64) -> Left {
+        let Some(evicted) = room.evict(shard, &self.budget, now) else { return Left::default() };
+        if let Some(id) = room.id() {
+            self.occupied.fetch_sub(usize::from(evicted.is_last), Ordering::Relaxed);
+            if evicted.is_over {
+                self.forget(id, room);
             }
         }
+        Left { is_vacated: evicted.is_last && room.id().is_some() }
+    }
+
+    /// Takes all connections of a shard from their users'.
+    pub(super) fn forget_connections(&self, shard: ShardIndex) {
         self.users.retain(|_, addresses| {
             addresses.retain(|address| address.shard != shard);
             !addresses.is_empty()
         });
+    }
+
+    /// Drops what is too old in any room, and the rooms that were kept only for that. When all histories together take more
+    /// than they may, the rooms that have been quiet longest lose theirs.
+    pub(super) fn sweep(&self, now: u64) {
+        let mut quiet = Vec::new();
+        for room in self.all() {
+            if room.sweep(&self.budget, now)
+                && let Some(id) = room.id()
+            {
+                self.forget(id, &room);
+            } else if let Some((since, bytes)) = room.quiet_history() {
+                quiet.push((since, bytes, room));
+            }
+        }
+        let mut excess = self.budget.bytes().saturating_sub(self.budget.limit() / SWEEP_TO.1 * SWEEP_TO.0);
+        if self.budget.bytes() < self.budget.limit() / SWEEP_FROM.1 * SWEEP_FROM.0 {
+            return;
+        }
+        quiet.sort_unstable_by_key(|(since, ..)| *since);
+        for (_, bytes, room) in quiet {
+            if excess == 0 {
+                break;
+            }
+            room.forget_history();
+            excess = excess.saturating_sub(bytes);
+        }
+    }
+
+    /// All rooms, with members and without.
+    pub(super) fn all(&self) -> Vec<Arc<Room>> {
+        self.rooms.iter().map(|entry| Arc::clone(&entry)).collect()
     }
 
     /// The room of this name, if there is one.
@@ -111,6 +157,13 @@ impl Directory {
         self.users.get(user).map(|addresses| addresses.clone()).unwrap_or_default()
     }
 
+    /// How many rooms have members.
+    pub(super) fn occupied(&self) -> usize {
+        self.occupied.load(Ordering::Relaxed)
+    }
+
+    /// How many rooms there are, with those that are kept without members.
+    #[cfg(test)]
     pub(super) fn rooms(&self) -> usize {
         self.rooms.len()
     }
@@ -119,7 +172,8 @@ impl Directory {
         self.users.len()
     }
 
-    fn room(&self, id: &RoomId, begin: impl FnOnce() -> Room) -> Arc<Room> {
+    /// The room of this name, which `begin` makes when there is none. Its life may be over.
+    pub(super) fn open(&self, id: &RoomId, begin: impl FnOnce() -> Room) -> Arc<Room> {
         if let Some(room) = self.rooms.get(id) {
             return Arc::clone(&room);
         }
@@ -127,10 +181,16 @@ impl Directory {
     }
 
     /// Takes out this life of a room, and not the next one if that has begun already.
-    fn forget(&self, id: &RoomId, room: &Arc<Room>) {
+    pub(super) fn forget(&self, id: &RoomId, room: &Arc<Room>) {
         self.rooms.remove_if(id, |_, present| Arc::ptr_eq(present, room));
     }
 }
+
+/// Above this part of what all histories may take, some are forgotten,
+const SWEEP_FROM: (usize, usize) = (15, 16);
+
+/// down to this part.
+const SWEEP_TO: (usize, usize) = (14, 16);
 
 #[cfg(test)]
 mod tests {
@@ -149,7 +209,7 @@ mod tests {
 
     #[test]
     fn finds_all_connections_of_a_user_and_forgets_the_user_with_the_last() {
-        let directory = Directory::default();
+        let directory = Directory::new(Budget::new(1 << 20));
         let user = UserId::parse("ada").unwrap();
         let addresses = [address(0, 1), address(1, 1), address(0, 2)];
         for address in addresses {
@@ -171,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_unknown_user_has_no_connections_and_may_be_disconnected_in_vain() {
-        let directory = Directory::default();
+        let directory = Directory::new(Budget::new(1 << 20));
         let user = UserId::from_u64(7);
 
         directory.disconnect(&user, address(0, 1));
@@ -182,18 +242,19 @@ mod tests {
 
     #[test]
     fn a_room_that_is_over_but_still_listed_is_replaced() {
-        let directory = Directory::default();
+        let directory = Directory::new(Budget::new(1 << 20));
         let id = RoomId::from_u64(5);
-        let room = |epoch| Room::new(Some(id.clone()), epoch, RoomOptions::default());
-        let (first, _) = directory.enter(&id, (ShardIndex(0), RoomKey::default()), || room(1));
-        assert!(first.exit(ShardIndex(0)), "over, and not yet forgotten");
+        let budget = Budget::new(1 << 20);
+        let room = |epoch| Room::new(Some(id.clone()), epoch, RoomOptions::default(), (&budget, 0));
+        let (first, ..) = directory.enter(&id, (ShardIndex(0), RoomKey::default()), || room(1));
+        assert!(first.evict(ShardIndex(0), &budget, 0).unwrap().is_over, "and not yet forgotten");
 
-        let (second, position) = directory.enter(&id, (ShardIndex(1), RoomKey::default()), || room(2));
+        let (second, position, _) = directory.enter(&id, (ShardIndex(1), RoomKey::default()), || room(2));
         directory.forget(&id, &first);
 
         assert_eq!(position, StreamPosition { epoch: 2, offset: 0 });
         assert_eq!(directory.rooms(), 1, "forgetting the first spares the second");
-        directory.exit(&second, ShardIndex(1));
+        directory.exit(&second, ShardIndex(1), 0);
         assert_eq!(directory.rooms(), 0);
     }
 

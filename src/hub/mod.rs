@@ -5,24 +5,31 @@
 //! inboxes of the shards concerned and returns: it waits for nobody, and when an inbox is full it
 //! says [`Busy`] and has done nothing.
 
+mod agenda;
 mod directory;
 mod heat;
 mod outside;
 mod room;
 mod rules;
+mod telling;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use self::agenda::{Agenda, Item};
 
 pub use self::directory::Address;
 use self::directory::Directory;
 pub use self::heat::{Cooling, Halve, Heat};
-pub use self::room::{Busy, Excluded, Room, Said, Served, StreamPosition, Text};
-pub use self::rules::{OnOverflow, RoomOptions, Rule, Rules};
+pub use self::room::{Busy, Excluded, HistoryPage, Passage, Room, Said, Served, Start, StreamPosition, Text};
+pub use self::rules::{Access, OnOverflow, PresenceMode, RoomOptions, Rule, Rules};
+pub use self::telling::{Tidings, Told};
 use crate::clock::Clock;
+use crate::history::Budget;
 use crate::id::{NameRef, RoomId, RoomKey, ShardIndex, UserId};
-use crate::inbox::Outlet;
+use crate::inbox::{Command, Outlet};
 use crate::metrics::Source;
 use crate::ws::PreparedMessage;
 
@@ -38,6 +45,27 @@ pub struct Options {
     pub connections_per_user: usize,
     /// How rooms are run.
     pub rooms: Rules,
+    /// What the histories of all rooms may take, in bytes.
+    pub history_bytes: usize,
+    /// How a change of who is there is told.
+    pub presence: PresenceOptions,
+}
+
+/// How a change of who is there is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresenceOptions {
+    /// How long after the last connection of a user broke off it has left, unless it comes back.
+    pub damping: Duration,
+    /// So many users of a room are told of; in larger rooms each change would go to too many.
+    pub told_max: usize,
+    /// Whether somebody wants to know of rooms that get their first member or lose their last.
+    pub tells_of_rooms: bool,
+}
+
+impl Default for PresenceOptions {
+    fn default() -> Self {
+        Self { damping: Duration::from_secs(5), told_max: 500, tells_of_rooms: false }
+    }
 }
 
 impl Default for Options {
@@ -47,6 +75,8 @@ impl Default for Options {
             room_pending_bytes: 4 << 20,
             connections_per_user: usize::MAX,
             rooms: Rules::default(),
+            history_bytes: 64 << 20,
+            presence: PresenceOptions::default(),
         }
     }
 }
@@ -59,6 +89,9 @@ pub struct Hub {
     everyone: Arc<Room>,
     epochs: Epochs,
     options: Options,
+    rules: RwLock<Rules>,
+    budget: Budget,
+    agenda: Agenda,
     clock: Clock,
 }
 
@@ -66,8 +99,19 @@ impl Hub {
     /// Makes a hub over these shards: the outlet at index `n` leads to `ShardIndex(n)`.
     pub fn new(shards: Vec<Outlet>, options: Options, clock: Clock) -> Arc<Self> {
         let epochs = Epochs::random();
-        let everyone = Arc::new(Room::new(None, epochs.next(), RoomOptions::default()));
-        Arc::new(Self { shards, directory: Directory::default(), everyone, epochs, options, clock })
+        let budget = Budget::new(options.history_bytes);
+        let everyone = Room::new(None, epochs.next(), RoomOptions::default(), (&budget, 0));
+        Arc::new(Self {
+            shards,
+            directory: Directory::new(budget.clone()),
+            everyone: Arc::new(everyone),
+            epochs,
+            rules: RwLock::new(options.rooms.clone()),
+            options,
+            budget,
+            agenda: Agenda::default(),
+            clock,
+        })
     }
 
     /// Adds a connection to its user's; false when that has as many as a user may have.
@@ -86,29 +130,78 @@ impl Hub {
     /// offset above the position's, addressed to `key`. `key` must not have been used for this room
     /// before.
     pub fn join(&self, room: &RoomId, shard: ShardIndex, key: RoomKey) -> (Arc<Room>, StreamPosition) {
-        let begin = || Room::new(Some(room.clone()), self.epochs.next(), self.options.rooms.of(room));
-        self.directory.enter(room, (shard, key), begin)
+        let (entered, position, is_first) = self.directory.enter(room, (shard, key), || self.begin(room));
+        if is_first {
+            self.look_at_room(&entered, Duration::ZERO);
+        }
+        (entered, position)
+    }
+
+    fn begin(&self, room: &RoomId) -> Room {
+        let options = self.rules_of(room);
+        Room::new(Some(room.clone()), self.epochs.next(), options, (&self.budget, self.clock.now()))
+    }
+
+    /// How the room of this name is run, or would be.
+    pub fn rules_of(&self, room: &RoomId) -> RoomOptions {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).of(room)
+    }
+
+    /// Has all rooms run by other rules: those that begin from here on, and those that are there as far as a room's life allows,
+    /// which keeps its overflow and its presence.
+    pub fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        for room in self.directory.all() {
+            if let Some(id) = room.id() {
+                room.set_options(self.rules_of(id), &self.budget);
+            }
+        }
+    }
+
+    /// The room of this name, also when nobody is in it: one that has a history begins here, if it has not yet.
+    pub fn room(&self, id: &RoomId) -> Option<Arc<Room>> {
+        self.directory.find(id).or_else(|| {
+            let has_history = self.rules_of(id).history.is_some();
+            has_history.then(|| self.directory.open(id, || self.begin(id)))
+        })
     }
 
     /// Lets a shard into the room of everyone, which has no name and is never over.
     pub fn join_everyone(&self, shard: ShardIndex, key: RoomKey) -> (Arc<Room>, StreamPosition) {
-        let position = self.everyone.enter(shard, key).expect("a room without a name is never over");
-        (Arc::clone(&self.everyone), position)
+        let entered = self.everyone.enter(shard, key).expect("a room without a name is never over");
+        (Arc::clone(&self.everyone), entered.position)
     }
 
-    /// Lets a shard out of a room, after its last member there. The last shard ends the room.
+    /// Lets a shard out of a room, after its last member there. The last shard ends the room, unless something of it is to be
+    /// kept.
     ///
     /// The shard's inbox may still have publications of it.
     pub fn leave(&self, room: &Arc<Room>, shard: ShardIndex) {
-        self.directory.exit(room, shard);
+        if self.directory.exit(room, shard, self.clock.now()).is_vacated {
+            self.look_at_room(room, self.options.presence.damping);
+        }
     }
 
     /// Takes a shard that failed out of every room, and its connections from their users'.
     ///
     /// Looks at all rooms and users. The shard may enter rooms again, by keys that it has not used.
     pub fn forget(&self, shard: ShardIndex) {
-        self.everyone.evict(shard);
-        self.directory.forget_shard(shard);
+        self.directory.exit(&self.everyone, shard, self.clock.now());
+        for room in self.directory.all() {
+            self.forget_present(&room, shard);
+            self.leave(&room, shard);
+        }
+        self.directory.forget_connections(shard);
+    }
+
+    /// Drops what rooms need not keep any more; to be called every second. Looks at all rooms.
+    pub fn sweep(&self) {
+        self.directory.sweep(self.clock.now());
+    }
+
+    /// What is kept of what was said in all rooms.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The room that every client is to be a member of.
@@ -140,6 +233,18 @@ impl Hub {
         self.direct_but(user, None, message, (source, read_at))
     }
 
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Gives a shard a command that is never refused.
+    pub fn command(&self, shard: ShardIndex, command: Command) {
+        if let Some(outlet) = self.shards.get(usize::from(shard.0)) {
+            let _ = outlet.push(command);
+        }
+    }
+
     /// Where the connections of a user are.
     pub fn connections(&self, user: &UserId) -> Vec<Address> {
         self.directory.addresses(user).into_vec()
@@ -147,7 +252,7 @@ impl Hub {
 
     /// How many rooms have members.
     pub fn rooms(&self) -> usize {
-        self.directory.rooms()
+        self.directory.occupied()
     }
 
     /// How many users have connections.

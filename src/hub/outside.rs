@@ -1,17 +1,19 @@
 //! What applications and operators want of rooms and users, who are members of nothing.
 
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Address, Busy, Hub, RoomOptions, Said, StreamPosition};
+use super::{Address, Busy, Hub, Room, RoomOptions, Said, StreamPosition};
 use crate::id::{NameRef, RoomId, UserId, matches_pattern};
 use crate::inbox::{Command, Origin};
 use crate::metrics::Source;
 use crate::ws::PreparedMessage;
 
 impl Hub {
-    /// Publishes to the room of this name, if there is one; `said` is told how that is run. The position is the message's own.
+    /// Publishes to the room of this name, if somebody is in it or it has a history; `said` is told how it is run. The position
+    /// is the message's own.
     ///
     /// # Errors
     ///
@@ -19,16 +21,23 @@ impl Hub {
     pub fn publish_to(
         &self,
         room: &RoomId,
-        said: impl FnOnce(RoomOptions) -> Said,
+        mut said: impl FnMut(RoomOptions) -> Said,
     ) -> Result<Option<StreamPosition>, Busy> {
-        let Some(room) = self.directory.find(room) else { return Ok(None) };
-        let offset = self.publish(&room, said(room.options()))?;
-        Ok(Some(StreamPosition { epoch: room.epoch(), offset }))
+        let (now, pending_bytes_max) = (self.clock.now(), self.options.room_pending_bytes);
+        while let Some(found) = self.room(room) {
+            let said = said(found.options());
+            if let Some(offset) = found.publish_unless_over(&self.shards, said, now, pending_bytes_max)? {
+                return Ok(Some(StreamPosition { epoch: found.epoch(), offset }));
+            }
+            // Whoever ended it is about to do the same, but may not have come to it yet.
+            self.directory.forget(room, &found);
+        }
+        Ok(None)
     }
 
-    /// Where the room of this name stands, if there is one.
-    pub fn position(&self, room: &RoomId) -> Option<StreamPosition> {
-        self.directory.find(room).map(|room| room.position())
+    /// The room of this name, if somebody is in it or something of it is kept.
+    pub fn existing(&self, room: &RoomId) -> Option<Arc<Room>> {
+        self.directory.find(room)
     }
 
     /// The first rooms, at most so many, of those whose names fit the pattern and come after this one in the order of names.
@@ -84,14 +93,16 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::time::Duration;
 
     use slotmap::KeyData;
 
-    use super::super::{Options, Text};
+    use super::super::{Options, Rule, Rules, Text};
     use super::*;
     use crate::clock::Clock;
     use crate::id::{RoomKey, ShardIndex};
     use crate::inbox::{Inbox, Limits};
+    use crate::ws::Draft;
 
     fn room(name: &str) -> RoomId {
         RoomId::parse(name).unwrap()
@@ -116,13 +127,32 @@ mod tests {
         let position = hub.publish_to(&room("a"), said).unwrap();
 
         assert_eq!(position, Some(StreamPosition { epoch: before.epoch, offset: 2 }));
-        assert_eq!(hub.position(&room("a")), position);
+        assert_eq!(hub.existing(&room("a")).map(|room| room.position()), position);
         let asked = |_| panic!("there is nobody to say it to");
         assert_eq!(hub.publish_to(&room("b"), asked), Ok(None));
-        assert_eq!(hub.position(&room("b")), None);
+        assert!(hub.existing(&room("b")).is_none());
         let mut commands = VecDeque::new();
         inbox.take_all(&mut commands);
         assert_eq!(commands.len(), 2);
+    }
+
+    #[test]
+    fn a_room_with_a_history_need_not_have_members() {
+        let limits = crate::history::Limits { messages: 10, age: Duration::from_secs(60), bytes: 1 << 20 };
+        let options = RoomOptions { history: Some(limits), ..RoomOptions::default() };
+        let rules = Rules(Arc::new([Rule { pattern: "kept".to_owned(), options }]));
+        let hub = Hub::new(Vec::new(), Options { rooms: rules, ..Options::default() }, Clock::start());
+        let said = |options: RoomOptions| {
+            assert!(options.is_numbered());
+            Said { text: Text::Numbered(Draft::new(b"", b"")), ..said(options) }
+        };
+
+        let positions = [(); 2].map(|()| hub.publish_to(&room("kept"), said).unwrap().unwrap());
+
+        assert_eq!(positions.map(|position| position.offset), [1, 2]);
+        let kept = hub.existing(&room("kept")).unwrap();
+        assert_eq!(kept.kept().map(|(messages, _)| messages), Some(2));
+        assert_eq!(hub.rooms(), 0, "nobody is in it");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::history;
 use crate::id::{RoomId, matches_pattern};
 
 /// What becomes of messages for a member that takes them more slowly than they come, when its queue is full.
@@ -17,17 +18,58 @@ pub enum OnOverflow {
     Latest,
 }
 
+/// What is known and told of who is in a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PresenceMode {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Who asks is told.
+    List,
+    /// Who asks is told, and the members also when somebody comes or goes.
+    Events,
+}
+
+impl PresenceMode {
+    /// Whether it is known who is in the room.
+    pub fn is_kept(self) -> bool {
+        self != Self::Off
+    }
+}
+
+/// Who may do something in a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Any client, as far as its token does not say otherwise.
+    #[default]
+    Everyone,
+    /// Clients whose token names the room.
+    Token,
+    /// No client.
+    Nobody,
+}
+
 /// How a room is run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoomOptions {
     /// What becomes of messages for a slow member.
     pub overflow: OnOverflow,
+    /// What is kept of what was said; nothing without.
+    pub history: Option<history::Limits>,
+    /// What is known and told of who is there.
+    pub presence: PresenceMode,
+    /// Who may enter.
+    pub join: Access,
+    /// Which members may say something.
+    pub publish: Access,
+    /// Who may look back at what was said.
+    pub read: Access,
 }
 
 impl RoomOptions {
-    /// Whether each message says its offset, without which a member could not tell what it was not given.
+    /// Whether each message says its offset, without which a member could not tell what it was not given, or from where on.
     pub fn is_numbered(self) -> bool {
-        self.overflow != OnOverflow::Disconnect
+        self.overflow != OnOverflow::Disconnect || self.history.is_some()
     }
 }
 
@@ -62,8 +104,10 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_fits_the_name_is_the_rooms() {
-        let rule =
-            |pattern: &str, overflow| Rule { pattern: pattern.to_owned(), options: RoomOptions { overflow } };
+        let rule = |pattern: &str, overflow| Rule {
+            pattern: pattern.to_owned(),
+            options: RoomOptions { overflow, ..RoomOptions::default() },
+        };
         let rules = Rules(Arc::new([
             rule("ticker.*", OnOverflow::Latest),
             rule("*.log", OnOverflow::DropOldest),

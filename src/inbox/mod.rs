@@ -2,9 +2,9 @@
 //!
 //! Everything that other threads want of a shard arrives here. Publications and direct messages are
 //! bounded in bytes and in number: what does not fit is refused to whoever sends, who holds back.
-//! What opens, closes or drains connections, takes clients out of rooms or ends the shard is not counted, because it must get through
-//! when a shard is busiest; it is bounded by its sources (the [`Gate`], operators who wait for an answer, few drains,
-//! one stop), and questions of operators by their number.
+//! What opens, closes or drains connections, takes clients out of rooms or ends the shard is not counted, because it
+//! must get through when a shard is busiest; it is bounded by its sources (the [`Gate`], operators who wait for an answer, one
+//! resumption of each connection, few drains, one stop), and questions of operators by their number.
 
 mod gate;
 #[cfg(test)]
@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
 use crate::admission::Refuse;
-use crate::id::{ClientId, ClientKey, MessageKey, RoomId, RoomKey, UserId};
+use crate::id::{ClientId, ClientKey, MessageKey, RoomId, RoomKey, ShardIndex, UserId};
 use crate::inspect::Question;
 use crate::metrics::{CloseReason, Source};
 use crate::ws::{CloseCode, PreparedMessage};
@@ -89,6 +89,20 @@ pub enum Command {
         /// How many that were.
         answer: oneshot::Sender<usize>,
     },
+    /// End a session of this shard, if it has not ended yet, and tell which rooms it is in, or was in.
+    Depart {
+        /// Which, and whose it is to be.
+        session: Departing,
+        /// The shard and the client that want to know; they get an [`Command::Arrive`].
+        to: (ShardIndex, ClientKey),
+    },
+    /// Make a client a member of the rooms of an earlier session.
+    Arrive {
+        /// Which client.
+        client: ClientKey,
+        /// The rooms; `None` when the session is not known any more.
+        rooms: Option<Vec<RoomId>>,
+    },
     /// Close everything, spread evenly over the window; given anew, what is left over the new one.
     Drain {
         /// How long the closing may take.
@@ -100,6 +114,15 @@ pub enum Command {
     Ask(Question),
     /// End the shard's thread at once; what is open is dropped.
     Stop,
+}
+
+/// A session that goes on with another connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departing {
+    /// The client that it is, or was.
+    pub client: ClientKey,
+    /// Who wants to go on with it; nobody else's are given away.
+    pub user: UserId,
 }
 
 /// Whose connections are meant.
@@ -334,6 +357,8 @@ impl Command {
             | Self::Unsubscribe { .. }
             | Self::Drain { .. }
             | Self::AbortDrain
+            | Self::Depart { .. }
+            | Self::Arrive { .. }
             | Self::Ask(_)
             | Self::Stop => None,
         }

@@ -4,8 +4,8 @@ use metrics::{Counter, Gauge};
 
 use super::labels::{
     AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Refresh, RejectReason,
-    ReloadResult, SentType, Source, Stage, WriteResult,
+    HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Recovery, Refresh,
+    RejectReason, ReloadResult, Resumption, SentType, Source, Stage, WriteResult,
 };
 use super::merged::{Histogram, Samples, Seconds};
 use super::{Recorder, table};
@@ -121,6 +121,11 @@ pub struct ShardMetrics {
     pub direct: Family<Source, Counter>,
     recipients: Histogram,
     write_batch: Histogram,
+    /// Clients that wanted what they missed in a room.
+    pub recoveries: Family<Recovery, Counter>,
+    /// Clients that wanted to go on with a session.
+    pub resumes: Family<Resumption, Counter>,
+    replayed: Histogram,
     /// Messages that had to wait for a room or shard to take more.
     pub held: Counter,
     /// Message read to socket written, in nanoseconds.
@@ -189,6 +194,9 @@ impl ShardMetrics {
             direct: recorder.counters(&table::DIRECT),
             recipients: recorder.own_histogram(&table::RECIPIENTS, &[]),
             write_batch: recorder.own_histogram(&table::WRITE_BATCH, &[]),
+            recoveries: recorder.counters(&table::RECOVERIES),
+            resumes: recorder.counters(&table::RESUMES),
+            replayed: recorder.own_histogram(&table::REPLAYED, &[]),
             held: recorder.counter(&table::HELD, &[]),
             delivery: recorder.own_histograms(&table::DELIVERY),
             stages: Family::new(stages),
@@ -217,6 +225,7 @@ impl ShardMetrics {
         }
         self.recipients.absorb(&mut samples.recipients);
         self.write_batch.absorb(&mut samples.write_batch);
+        self.replayed.absorb(&mut samples.replayed);
         for source in Source::ALL {
             self.stages[*source][Stage::ClientQueue].absorb(&mut samples.client_queue[*source]);
         }
@@ -238,6 +247,8 @@ pub struct ShardSamples {
     pub recipients: Samples,
     /// Messages in a batch.
     pub write_batch: Samples,
+    /// Messages of a history that a client was given when it came in.
+    pub replayed: Samples,
     /// How long what a socket did not take at once waited for it, in nanoseconds.
     pub client_queue: Family<Source, Samples>,
     /// Bytes in a backlog when its socket could take more.
@@ -254,6 +265,7 @@ impl Default for ShardSamples {
             message_size: Family::new(|_, _| Samples::new(&table::MESSAGE_SIZE)),
             recipients: Samples::new(&table::RECIPIENTS),
             write_batch: Samples::new(&table::WRITE_BATCH),
+            replayed: Samples::new(&table::REPLAYED),
             client_queue: Family::new(|_, _| Samples::new(&table::STAGE)),
             flush_bytes: Samples::new(&table::FLUSH_BYTES),
             flush_messages: Samples::new(&table::FLUSH_MESSAGES),
@@ -391,12 +403,24 @@ pub struct HubMetrics {
     pub rooms: Gauge,
     /// Users with connections.
     pub users: Gauge,
+    /// Messages in all histories.
+    pub history_messages: Gauge,
+    /// What they take.
+    pub history_bytes: Gauge,
+    /// What they may take.
+    pub history_limit: Gauge,
 }
 
 impl HubMetrics {
     /// Registers the handles.
     pub fn new(recorder: &Recorder) -> Self {
-        Self { rooms: recorder.gauge(&table::ROOMS, &[]), users: recorder.gauge(&table::USERS, &[]) }
+        Self {
+            rooms: recorder.gauge(&table::ROOMS, &[]),
+            users: recorder.gauge(&table::USERS, &[]),
+            history_messages: recorder.gauge(&table::HISTORY_MESSAGES, &[]),
+            history_bytes: recorder.gauge(&table::HISTORY_BYTES, &[]),
+            history_limit: recorder.gauge(&table::HISTORY_LIMIT, &[]),
+        }
     }
 }
 

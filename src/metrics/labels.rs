@@ -117,6 +117,8 @@ label! {
         UserLimit = "user_limit",
         /// Memory was short, and it held much of it.
         Memory = "memory",
+        /// Another connection goes on with its session.
+        TakenOver = "taken_over",
     }
 }
 
@@ -220,6 +222,8 @@ label! {
         History = "history",
         /// A new token.
         Auth = "auth",
+        /// Be in all rooms of an earlier session.
+        Resume = "resume",
         /// Something that is none of these.
         Invalid = "invalid",
         /// Anything, at `/echo`.
@@ -242,10 +246,16 @@ label! {
         Pong = "pong",
         /// Advice to come back later.
         Reconnect = "reconnect",
-        /// Somebody left a room, or the client was taken out of it.
-        Leave = "leave",
         /// Messages that the client was not given.
         Gap = "gap",
+        /// A user came into a room.
+        Join = "join",
+        /// A user left a room.
+        Leave = "leave",
+        /// Who is there.
+        Presence = "presence",
+        /// What was said.
+        History = "history",
         /// What the client said, at `/echo`.
         Echo = "echo",
     }
@@ -264,7 +274,7 @@ label! {
 label! {
     /// Who published.
     Source, "source" {
-        /// A connected client.
+        /// A connected client, by what it said or by coming and going.
         Client = "client",
         /// An application, by the HTTP API.
         Api = "api",
@@ -296,6 +306,26 @@ label! {
         Refused = "refused",
         /// Too much was on its way.
         Busy = "busy",
+    }
+}
+
+label! {
+    /// What has become of a client's wish to be given what it missed in a room.
+    Recovery, "result" {
+        /// All of it follows.
+        Complete = "complete",
+        /// It is not kept any more, or never was.
+        Impossible = "impossible",
+    }
+}
+
+label! {
+    /// What has become of a client's wish to go on with an earlier session.
+    Resumption, "result" {
+        /// It is in that session's rooms again.
+        Known = "known",
+        /// The session is not known any more; the client is in the rooms that it named itself.
+        Unknown = "unknown",
     }
 }
 
@@ -352,6 +382,8 @@ label! {
 label! {
     /// The code of a Close frame that the gateway chose.
     CloseSent, "code" {
+        /// Another connection goes on with the session.
+        Normal = "1000",
         /// Going away.
         GoingAway = "1001",
         /// The peer broke RFC 6455.

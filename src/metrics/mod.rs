@@ -28,8 +28,8 @@ pub use self::handles::{
 };
 pub use self::labels::{
     AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Refresh,
-    RejectReason, ReloadResult, SentType, Source, Stage, WriteResult,
+    HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Recovery,
+    Refresh, RejectReason, ReloadResult, Resumption, SentType, Source, Stage, WriteResult,
 };
 pub use self::merged::{Histogram, Samples, write_head};
 pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};

@@ -4,8 +4,8 @@ use metrics::Unit;
 
 use super::labels::{
     AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason,
-    HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Refresh,
-    RejectReason, ReloadResult, SentType, Source, Stage, WriteResult,
+    HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Recovery,
+    Refresh, RejectReason, ReloadResult, Resumption, SentType, Source, Stage, WriteResult,
 };
 
 /// What a metric is.
@@ -205,6 +205,18 @@ table! {
             "Recipients of a batch of publications on one shard.";
         WRITE_BATCH: Kind::ShardHistogram(BATCH), "fanfare_write_batch_messages", Some(Unit::Count), [],
             "Messages that one write of a batch carries.";
+        RECOVERIES: Kind::Counter, "fanfare_recoveries_total", Some(Unit::Count), [listed::<Recovery>()],
+            "Rooms that clients entered with `recover`: whether all that they had missed was still there.";
+        RESUMES: Kind::Counter, "fanfare_resumes_total", Some(Unit::Count), [listed::<Resumption>()],
+            "Clients that came back with `resume`: whether their session was still known.";
+        REPLAYED: Kind::ShardHistogram(FAN_OUT), "fanfare_recovery_replayed_messages", Some(Unit::Count), [],
+            "Messages of a room's history that a client was given when it came in.";
+        HISTORY_MESSAGES: Kind::Gauge, "fanfare_history_messages", Some(Unit::Count), [],
+            "Messages kept in the histories of all rooms.";
+        HISTORY_BYTES: Kind::Gauge, "fanfare_history_bytes", Some(Unit::Bytes), [],
+            "What the histories of all rooms take.";
+        HISTORY_LIMIT: Kind::Gauge, "fanfare_history_limit_bytes", Some(Unit::Bytes), [],
+            "What they may take: `history.bytes`.";
         HELD: Kind::Counter, "fanfare_publications_held_total", Some(Unit::Count), [],
             "Messages that waited because a room or a shard had too much under way; their senders were not read on.";
     }

@@ -8,14 +8,18 @@ mod data;
 mod parse;
 mod posting;
 mod print;
+mod rooms;
 #[cfg(test)]
 mod tests;
 
 pub use parse::Parser;
 pub use posting::{ONCE_BYTES_MAX, Posting};
 pub use print::{
-    Ack, Gap, Welcome, write_ack, write_error, write_gap, write_message, write_message_up_to_offset,
-    write_pong, write_reconnect, write_unsubscribed, write_welcome,
+    Ack, Gap, Rejoined, Welcome, write_ack, write_error, write_gap, write_message,
+    write_message_up_to_offset, write_pong, write_reconnect, write_unsubscribed, write_welcome,
+};
+pub use rooms::{
+    History, Presence, write_history, write_movement, write_movement_up_to_offset, write_presence,
 };
 
 use crate::id::NameRef;
@@ -43,8 +47,40 @@ pub enum Mark<'a> {
     Text(&'a str),
 }
 
+/// A [`Mark`] that is kept for an answer to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedMark {
+    /// A negative integer.
+    Signed(i64),
+    /// Any other integer.
+    Unsigned(u64),
+    /// At most 128 bytes of text.
+    Text(Box<str>),
+}
+
+impl OwnedMark {
+    /// The same mark, borrowed.
+    pub fn as_ref(&self) -> Mark<'_> {
+        match self {
+            Self::Signed(id) => Mark::Signed(*id),
+            Self::Unsigned(id) => Mark::Unsigned(*id),
+            Self::Text(id) => Mark::Text(id),
+        }
+    }
+}
+
+impl From<Mark<'_>> for OwnedMark {
+    fn from(mark: Mark<'_>) -> Self {
+        match mark {
+            Mark::Signed(id) => Self::Signed(id),
+            Mark::Unsigned(id) => Self::Unsigned(id),
+            Mark::Text(id) => Self::Text(id.into()),
+        }
+    }
+}
+
 /// What a client asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Say `pong`.
     Ping {
@@ -78,11 +114,26 @@ pub enum Request<'a> {
     Presence {
         /// Which.
         room: Room<'a>,
+        /// The user behind whom the answer is to begin.
+        after: Option<NameRef<'a>>,
+        /// How many users it may have.
+        limit: Option<u32>,
     },
     /// What was said in a room?
     History {
         /// Which.
         room: Room<'a>,
+        /// Behind this the answer is to begin.
+        since: Option<StreamPosition<'a>>,
+        /// How many messages it may have.
+        limit: Option<u32>,
+    },
+    /// Be in all rooms again that an earlier connection was in.
+    Resume {
+        /// What that connection was given in its `welcome`.
+        session: &'a str,
+        /// Rooms to be in, and what the client knows of them.
+        rooms: Vec<Rejoin<'a>>,
     },
     /// Go on with a newer token.
     Auth {
@@ -135,6 +186,15 @@ pub struct StreamPosition<'a> {
     pub epoch: &'a str,
     /// The last offset the reader knows.
     pub offset: u64,
+}
+
+/// A room that a client comes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejoin<'a> {
+    /// Which.
+    pub room: Room<'a>,
+    /// Where the client's knowledge of it ended.
+    pub recover: Option<StreamPosition<'a>>,
 }
 
 /// Why a request was refused, for programs.

@@ -5,7 +5,7 @@ use std::mem;
 use simd_json::{Buffers, ErrorType, Node, StaticNode, Tape};
 
 use super::data::{MARK_BYTES_MAX, member_value, on_one_line, remains};
-use super::{Data, ErrorCode, Mark, Message, Parsed, Refusal, Request, StreamPosition, Target};
+use super::{Data, ErrorCode, Mark, Message, Parsed, Refusal, Rejoin, Request, StreamPosition, Target};
 use crate::id::{NAME_BYTES_MAX, NameError, NameRef};
 
 /// How deep objects and arrays may be nested, the message itself included. Receivers' parsers stop near 128.
@@ -181,6 +181,11 @@ enum Field {
     History,
     Token,
     Key,
+    Since,
+    Limit,
+    After,
+    Session,
+    Rooms,
     From,
     Timestamp,
 }
@@ -201,6 +206,11 @@ impl Field {
             "history" => Self::History,
             "token" => Self::Token,
             "key" => Self::Key,
+            "since" => Self::Since,
+            "limit" => Self::Limit,
+            "after" => Self::After,
+            "session" => Self::Session,
+            "rooms" => Self::Rooms,
             "from" => Self::From,
             "timestamp" => Self::Timestamp,
             _ => return None,
@@ -288,12 +298,24 @@ impl<'t, 'a> Fields<'t, 'a> {
             "pong" => Ok(Request::Pong),
             "join" => Ok(Request::Join {
                 room: self.room(kind)?,
-                recover: self.recover()?,
-                history: self.history()?,
+                recover: self.position(Field::Recover, "recover")?,
+                history: self.count(Field::History, "history")?,
             }),
             "leave" => Ok(Request::Leave { room: self.room(kind)? }),
-            "presence" => Ok(Request::Presence { room: self.room(kind)? }),
-            "history" => Ok(Request::History { room: self.room(kind)? }),
+            "presence" => Ok(Request::Presence {
+                room: self.room(kind)?,
+                after: self.name(Field::After, "after")?,
+                limit: self.count(Field::Limit, "limit")?,
+            }),
+            "history" => Ok(Request::History {
+                room: self.room(kind)?,
+                since: self.position(Field::Since, "since")?,
+                limit: self.count(Field::Limit, "limit")?,
+            }),
+            "resume" => match self.text(Field::Session, "session")? {
+                Some(session) => Ok(Request::Resume { session, rooms: self.rooms()? }),
+                None => Err(Refusal::missing("session", kind)),
+            },
             "auth" => match self.text(Field::Token, "token")? {
                 Some(token) => Ok(Request::Auth { token }),
                 None => Err(Refusal::missing("token", kind)),
@@ -332,7 +354,7 @@ impl<'t, 'a> Fields<'t, 'a> {
     }
 
     fn name(&self, field: Field, called: &str) -> Result<Option<NameRef<'a>>, Refusal> {
-        self.value(field).map(|(_, node)| name_of(node, called)).transpose()
+        self.value(field).map(|(_, node)| name_in(node, called)).transpose()
     }
 
     fn text(&self, field: Field, called: &str) -> Result<Option<&'a str>, Refusal> {
@@ -343,39 +365,82 @@ impl<'t, 'a> Fields<'t, 'a> {
         }
     }
 
-    fn history(&self) -> Result<Option<u32>, Refusal> {
-        let Some((_, node)) = self.value(Field::History) else { return Ok(None) };
+    fn count(&self, field: Field, called: &str) -> Result<Option<u32>, Refusal> {
+        let Some((_, node)) = self.value(field) else { return Ok(None) };
         let count = unsigned(node).and_then(|count| u32::try_from(count).ok());
-        count.map(Some).ok_or_else(|| Refusal::bad("`history` must be an integer from 0 to 4294967295"))
+        let rule = || Refusal::bad(format!("`{called}` must be an integer from 0 to 4294967295"));
+        count.map(Some).ok_or_else(rule)
     }
 
-    fn recover(&self) -> Result<Option<StreamPosition<'a>>, Refusal> {
-        let Some((at, node)) = self.value(Field::Recover) else { return Ok(None) };
-        let bad =
-            || Refusal::bad("`recover` must be an object with `epoch` (a string) and `offset` (an integer)");
-        if !matches!(node, Node::Object { .. }) {
-            return Err(bad());
+    fn position(&self, field: Field, called: &str) -> Result<Option<StreamPosition<'a>>, Refusal> {
+        let Some((at, _)) = self.value(field) else { return Ok(None) };
+        let position = Place::read(self.nodes, at).and_then(|place| place.position().ok().flatten());
+        let rule = || {
+            let rule = "must be an object with `epoch` (a string) and `offset` (an integer)";
+            Refusal::bad(format!("`{called}` {rule}"))
+        };
+        position.map(Some).ok_or_else(rule)
+    }
+
+    fn rooms(&self) -> Result<Vec<Rejoin<'a>>, Refusal> {
+        let Some((at, node)) = self.value(Field::Rooms) else { return Ok(Vec::new()) };
+        let rule = "`rooms` must be an array of objects with `room_id`, and with `epoch` (a string) and `offset` (an \
+                    integer) where the client has them";
+        let Node::Array { len, .. } = node else { return Err(Refusal::bad(rule)) };
+        let (mut rooms, mut next) = (Vec::new(), at + 1);
+        for _ in 0..len {
+            let rejoin = Place::read(self.nodes, next).and_then(|place| {
+                let recover = place.position().ok()?;
+                Some(Rejoin { room: place.room?, recover })
+            });
+            rooms.push(rejoin.ok_or_else(|| Refusal::bad(rule))?);
+            next += 1 + inside(self.nodes.get(next));
         }
-        let (mut epoch, mut offset) = (None, None);
-        for (key, at) in Members::of(self.nodes, at) {
-            match (key, self.nodes.get(at)) {
-                ("epoch", Some(Node::String(text))) if epoch.is_none() && text.len() <= EPOCH_BYTES_MAX => {
-                    epoch = Some(*text);
+        Ok(rooms)
+    }
+}
+
+/// What stands in a small object about a place in a room.
+#[derive(Default)]
+struct Place<'a> {
+    room: Option<NameRef<'a>>,
+    epoch: Option<&'a str>,
+    offset: Option<u64>,
+}
+
+impl<'a> Place<'a> {
+    /// `None` when this is no object, or has a field twice or with a value that it cannot have.
+    fn read(nodes: &[Node<'a>], at: usize) -> Option<Self> {
+        if !matches!(nodes.get(at), Some(Node::Object { .. })) {
+            return None;
+        }
+        let mut place = Self::default();
+        for (key, at) in Members::of(nodes, at) {
+            match (key, nodes.get(at)?) {
+                ("epoch", Node::String(text)) if place.epoch.is_none() && text.len() <= EPOCH_BYTES_MAX => {
+                    place.epoch = Some(text);
                 }
-                ("offset", Some(node)) if offset.is_none() => offset = Some(unsigned(*node).ok_or_else(bad)?),
-                ("epoch" | "offset", _) => return Err(bad()),
+                ("offset", node) if place.offset.is_none() => place.offset = Some(unsigned(*node)?),
+                ("room_id", node) if place.room.is_none() => place.room = Some(name_of(*node)?),
+                ("epoch" | "offset" | "room_id", _) => return None,
                 _ => {}
             }
         }
-        match (epoch, offset) {
+        Some(place)
+    }
+
+    /// The position, if it is there at all.
+    fn position(&self) -> Result<Option<StreamPosition<'a>>, HalfAPosition> {
+        match (self.epoch, self.offset) {
             (Some(epoch), Some(offset)) => Ok(Some(StreamPosition { epoch, offset })),
-            _ => Err(bad()),
+            (None, None) => Ok(None),
+            _ => Err(HalfAPosition),
         }
     }
 }
 
 /// A name in the field that is called so.
-pub(super) fn name_of<'a>(node: Node<'a>, called: &str) -> Result<NameRef<'a>, Refusal> {
+pub(super) fn name_in<'a>(node: Node<'a>, called: &str) -> Result<NameRef<'a>, Refusal> {
     let name = match node {
         Node::String(text) => match NameRef::parse(text) {
             Ok(name) => Some(name),
@@ -391,6 +456,24 @@ pub(super) fn name_of<'a>(node: Node<'a>, called: &str) -> Result<NameRef<'a>, R
     name.ok_or_else(|| Refusal::bad(format!("`{called}` {NAME_RULE}")))
 }
 
+/// An epoch without an offset, or the other way round.
+struct HalfAPosition;
+
+fn name_of(node: Node<'_>) -> Option<NameRef<'_>> {
+    match node {
+        Node::String(text) => NameRef::parse(text).ok(),
+        node => unsigned(node).map(NameRef::Number),
+    }
+}
+
+/// How many nodes stand inside this one.
+fn inside(node: Option<&Node<'_>>) -> usize {
+    match node {
+        Some(Node::Object { count, .. } | Node::Array { count, .. }) => *count,
+        _ => 0,
+    }
+}
+
 fn unsigned(node: Node<'_>) -> Option<u64> {
     match node {
         Node::Static(StaticNode::U64(number)) => Some(number),
@@ -402,7 +485,7 @@ fn unsigned(node: Node<'_>) -> Option<u64> {
 fn unknown_type(kind: &str) -> Refusal {
     // A long one would be a way to have the gateway send what a client wrote, larger.
     let shown: String = kind.chars().take(32).collect();
-    let known = "ping, pong, join, leave, message";
+    let known = "ping, pong, join, leave, message, presence, history, resume, auth";
     Refusal::new(ErrorCode::UnknownType, format!("`type` {shown:?} is not known: send one of {known}"))
 }
 
@@ -434,11 +517,7 @@ impl<'a> Iterator for Members<'_, 'a> {
         self.left = self.left.checked_sub(1)?;
         let Some(Node::String(key)) = self.nodes.get(self.at) else { return None };
         let value = self.at + 1;
-        let inside = match self.nodes.get(value)? {
-            Node::Object { count, .. } | Node::Array { count, .. } => *count,
-            _ => 0,
-        };
-        self.at = value + 1 + inside;
+        self.at = value + 1 + inside(Some(self.nodes.get(value)?));
         Some((key, value))
     }
 }

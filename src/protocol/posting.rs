@@ -5,7 +5,7 @@ use std::mem;
 use simd_json::{Node, StaticNode, Tape};
 
 use super::data::{member_value, on_one_line};
-use super::parse::{Members, Parser, broken, name_of, repeated_key};
+use super::parse::{Members, Parser, broken, name_in, repeated_key};
 use super::{Data, Message, Refusal, Target};
 use crate::id::{ClientId, NameRef};
 
@@ -92,7 +92,7 @@ fn understand<'a>(
 
 impl<'a> Fields<'a> {
     fn read(&mut self, key: &str, node: Option<Node<'a>>) -> Result<(), Refusal> {
-        let name = |called| node.map(|node| name_of(node, called)).transpose();
+        let name = |called| node.map(|node| name_in(node, called)).transpose();
         let text = |called| match node {
             None => Ok(None),
             Some(Node::String(text)) => Ok(Some(text)),

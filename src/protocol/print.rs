@@ -1,6 +1,6 @@
 //! From what the gateway has to say to JSON.
 
-use super::{Data, ErrorCode, Mark, Message, Target};
+use super::{Data, ErrorCode, Mark, Message, Refusal, Target};
 use crate::id::{ClientId, NameRef, NodeId, UserId, write_decimal, write_json_string};
 
 /// The first message on a connection.
@@ -32,6 +32,13 @@ pub enum Ack<'a> {
         /// Whether all that was missed follows.
         recovered: bool,
     },
+    /// In the rooms again.
+    Resumed {
+        /// Whether the session was still known.
+        resumed: bool,
+        /// Each room that was listed, and those that the session was in.
+        rooms: &'a [Rejoined<'a>],
+    },
     /// Out of the room.
     Left {
         /// The room.
@@ -54,6 +61,15 @@ pub enum Ack<'a> {
         /// Seconds until it expires; none when it does not.
         expires_in: Option<u64>,
     },
+}
+
+/// What has become of a room that a client came back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejoined<'a> {
+    /// The room.
+    pub room: NameRef<'a>,
+    /// The life of its history, its last offset, and whether all that was missed follows; or why it cannot be entered.
+    pub outcome: Result<(u64, u64, bool), Refusal>,
 }
 
 /// What a client was not given.
@@ -98,9 +114,9 @@ pub fn write_ack(mark: Mark<'_>, ack: &Ack<'_>, timestamp: u64, out: &mut Vec<u8
             name(r#","room_id":"#, room, out);
             text(r#","epoch":"#, epoch, out);
             number(r#","offset":"#, offset, out);
-            let recovered: &[u8] = if recovered { br#","recovered":true"# } else { br#","recovered":false"# };
-            out.extend_from_slice(recovered);
+            boolean(r#","recovered":"#, recovered, out);
         }
+        Ack::Resumed { resumed, rooms } => write_rejoined(resumed, rooms, out),
         Ack::Left { room } => name(r#","room_id":"#, room, out),
         Ack::Published { offset } => number(r#","offset":"#, offset, out),
         Ack::Direct { delivered } => {
@@ -110,6 +126,27 @@ pub fn write_ack(mark: Mark<'_>, ack: &Ack<'_>, timestamp: u64, out: &mut Vec<u8
         Ack::Authenticated { expires_in: Some(seconds) } => number(r#","expires_in":"#, seconds, out),
     }
     end(timestamp, out);
+}
+
+fn write_rejoined(resumed: bool, rooms: &[Rejoined<'_>], out: &mut Vec<u8>) {
+    boolean(r#","resumed":"#, resumed, out);
+    out.extend_from_slice(br#","rooms":["#);
+    for (index, rejoined) in rooms.iter().enumerate() {
+        name(if index == 0 { r#"{"room_id":"# } else { r#",{"room_id":"# }, rejoined.room, out);
+        match &rejoined.outcome {
+            Ok((epoch, offset, recovered)) => {
+                text(r#","epoch":"#, &format!("{epoch:016x}"), out);
+                number(r#","offset":"#, *offset, out);
+                boolean(r#","recovered":"#, *recovered, out);
+            }
+            Err(refusal) => {
+                text(r#","code":"#, refusal.code.as_str(), out);
+                text(r#","content":"#, &refusal.content, out);
+            }
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
 }
 
 /// Appends the answer to a request that was not carried out.
@@ -192,7 +229,7 @@ pub fn write_gap(gap: &Gap<'_>, timestamp: u64, out: &mut Vec<u8>) {
     end(timestamp, out);
 }
 
-fn write_mark(mark: Option<Mark<'_>>, out: &mut Vec<u8>) {
+pub(super) fn write_mark(mark: Option<Mark<'_>>, out: &mut Vec<u8>) {
     match mark {
         None => {}
         Some(Mark::Unsigned(id)) => number(r#","id":"#, id, out),
@@ -211,22 +248,27 @@ fn write_data(data: Option<Data<'_>>, out: &mut Vec<u8>) {
     }
 }
 
-fn name(before: &str, name: NameRef<'_>, out: &mut Vec<u8>) {
+pub(super) fn name(before: &str, name: NameRef<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(before.as_bytes());
     name.write_json(out);
 }
 
-fn text(before: &str, text: &str, out: &mut Vec<u8>) {
+pub(super) fn text(before: &str, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(before.as_bytes());
     write_json_string(text, out);
 }
 
-fn number(before: &str, number: u64, out: &mut Vec<u8>) {
+pub(super) fn number(before: &str, number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(before.as_bytes());
     write_decimal(number, out);
 }
 
-fn end(timestamp: u64, out: &mut Vec<u8>) {
+pub(super) fn boolean(before: &str, value: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(before.as_bytes());
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+pub(super) fn end(timestamp: u64, out: &mut Vec<u8>) {
     number(r#","timestamp":"#, timestamp, out);
     out.push(b'}');
 }

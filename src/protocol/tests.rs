@@ -1,7 +1,8 @@
 //! What every kind of message from a client is taken for.
 
 use super::{
-    Data, ErrorCode, Mark, Message, Parser, Request, StreamPosition, Target, write_message, write_pong,
+    Data, ErrorCode, Mark, Message, Parser, Rejoin, Request, StreamPosition, Target, write_message,
+    write_pong,
 };
 use crate::id::{NameRef, RoomId};
 
@@ -58,8 +59,22 @@ fn takes_each_type() {
     assert_taken(r#"{"type":"pong","data":1}"#, Request::Pong);
     assert_taken(r#"{"type":"join","room_id":5}"#, Request::Join { room, recover: None, history: None });
     assert_taken(r#"{"type":"leave","room_id":5}"#, Request::Leave { room });
-    assert_taken(r#"{"type":"presence","room_id":5}"#, Request::Presence { room });
-    assert_taken(r#"{"type":"history","room_id":5,"limit":3}"#, Request::History { room });
+    assert_taken(r#"{"type":"presence","room_id":5}"#, Request::Presence { room, after: None, limit: None });
+    assert_taken(
+        r#"{"type":"presence","room_id":5,"after":"ann","limit":3}"#,
+        Request::Presence { room, after: Some(NameRef::Text("ann")), limit: Some(3) },
+    );
+    let since = Some(StreamPosition { epoch: "e", offset: 7 });
+    assert_taken(
+        r#"{"type":"history","room_id":5,"limit":3,"since":{"epoch":"e","offset":7}}"#,
+        Request::History { room, since, limit: Some(3) },
+    );
+    let rooms = vec![Rejoin { room, recover: since }, Rejoin { room: NameRef::Text("a"), recover: None }];
+    assert_taken(
+        r#"{"type":"resume","session":"s","rooms":[{"room_id":5,"epoch":"e","offset":7},{"room_id":"a","more":[{}]}]}"#,
+        Request::Resume { session: "s", rooms },
+    );
+    assert_taken(r#"{"type":"resume","session":"s"}"#, Request::Resume { session: "s", rooms: Vec::new() });
     assert_taken(r#"{"type":"auth","token":"a.b.c"}"#, Request::Auth { token: "a.b.c" });
     assert_taken(r#"{"type":"message","room_id":5,"content":"x"}"#, said(Target::Room(room), "x"));
     assert_taken(r#"{"type":"message","to":"bo","content":""}"#, said(Target::User(NameRef::Text("bo")), ""));

@@ -3,6 +3,7 @@
 mod certificates;
 mod drains;
 mod keys;
+mod rooms;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -123,6 +124,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     show_limits(&metrics, &config);
     let gate = Gate::new(connections).with_memory(ledger.clone());
     let begun_with = BegunWith::default();
+    let rooms = Arc::clone(&hub);
     let (controls, mut orders) = drain::controls();
     let shown = Shown { ledger, ready: ready.clone(), gate: gate.clone(), begun_with: begun_with.clone() };
     let state = admin::State {
@@ -141,7 +143,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     announce(public, admin.addr(), reloads.certificates().is_some()).map_err(Error::Start)?;
 
     let watched = (watched, gate.clone(), ready.clone());
-    let _background = start_background(&config, watched, reloads, clock);
+    let _background = start_background(&config, watched, reloads, (&rooms, clock));
     log_start(&config, public, admin.addr(), connections);
     ready.clear(Cause::Starting);
     let accept = listener.run((gate.clone(), desk), outlets.clone(), watch, accepting, clock);
@@ -284,21 +286,27 @@ fn refresh(
         server.drain_progress.set(shown.begun_with.ratio(shown.gate.open()));
         metrics.rooms.set(count(hub.rooms()));
         metrics.users.set(count(hub.users()));
+        metrics.history_messages.set(count(hub.budget().messages()));
+        metrics.history_bytes.set(count(hub.budget().bytes()));
+        metrics.history_limit.set(count(hub.budget().limit()));
         watched.refresh(clock.now());
     })
 }
 
-/// Starts what goes on beside the shards: the watchdog, and the look at the certificate. Both end when the set is dropped.
+/// Starts what goes on beside the shards: the watchdog, the looks at the certificate and at rooms. All end when the set is
+/// dropped.
 fn start_background(
     config: &Config,
     (shards, gate, ready): (watchdog::Shards, Gate, Readiness),
     reloads: Reloads,
-    clock: Clock,
+    (hub, clock): (&Arc<Hub>, Clock),
 ) -> JoinSet<()> {
     let options = config.watchdog.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(watchdog::run(watchdog::Parts { options, shards, gate, ready, clock }));
     tasks.spawn(reloads.run());
+    tasks.spawn(rooms::tell(Arc::clone(hub), clock));
+    tasks.spawn(rooms::sweep(Arc::clone(hub)));
     tasks
 }
 

@@ -1,8 +1,8 @@
 //! From a client's bytes to what is done about them: decode, parse, ask the session, act, answer.
 
 use crate::http::Endpoint;
-use crate::hub::{Excluded, OnOverflow, Said, Text};
-use crate::id::{ClientKey, MessageKey, NameRef, RoomId, RoomKey};
+use crate::hub::{Access, Excluded, OnOverflow, Said, Start, Text};
+use crate::id::{ClientKey, MessageKey, NameRef, RoomKey};
 use crate::metrics::{CloseReason, ReceivedType, RejectReason, SentType, Source};
 use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
 use crate::session::Action;
@@ -12,6 +12,7 @@ use crate::ws::{
 
 use super::backlog::Lane;
 use super::client::Held;
+use super::lookups;
 use super::state::{Core, Notice, Shard};
 
 /// Whether a message was dealt with.
@@ -29,6 +30,9 @@ pub(super) struct StillHeld;
 /// What one client's input may become in one turn when it is decompressed, in bytes: a read of the shard's buffer could become a
 /// thousand times as much, and be answered with that. The rest waits for the next turn.
 const INFLATED_PER_TURN: usize = 256 << 10;
+
+/// Replies to what one read of a client brought, in bytes, before it has to take them: a short question can have a long answer.
+const REPLIES_PER_TURN: usize = 256 << 10;
 
 /// What each compressed message counts for besides its bytes.
 const INFLATE_COST: usize = 512;
@@ -61,6 +65,9 @@ impl Shard {
             let Some(client) = self.core.clients.get_mut(key).filter(|client| client.is_open()) else {
                 return;
             };
+            if replies.len() >= REPLIES_PER_TURN && !input.is_empty() {
+                return self.core.hold(key, Held { read_at, message: None, rest: input.to_vec() });
+            }
             let limit = self.core.options.message_bytes;
             let rules = Rules::new(limit, client.compression != Compression::Off);
             match client.decoder.decode(&mut input, rules) {
@@ -160,9 +167,9 @@ impl Shard {
         let client = &mut core.clients[key];
         core.json.clear();
         let limits = &core.options.session;
-        let action = client.session.handle(&parsed, limits, joined, core.timestamp, &mut core.json);
-        let kind = received_type(&parsed.request);
-        let flow = core.perform(key, action, &Asked { mark: parsed.mark, read_at }, replies);
+        let (mark, kind) = (parsed.mark, received_type(&parsed.request));
+        let action = client.session.handle(parsed, limits, joined, core.timestamp, &mut core.json);
+        let flow = core.perform(key, action, &Asked { mark, read_at }, replies);
         if flow == Flow::Done {
             core.counts.heard(kind, payload.len());
         }
@@ -229,14 +236,31 @@ impl Core {
             Action::None => {}
             Action::Pong => self.reply(SentType::Pong, replies),
             Action::Refuse(code) => self.reply_error(code, replies),
-            Action::Join { mark, room, .. } => self.join(key, room, mark, replies),
+            Action::Join { mark, room, recover, history } => {
+                let last = |count| Start::Last(usize::try_from(count).unwrap_or(usize::MAX));
+                let start = recover.map(lookups::start).or(history.map(last));
+                self.join(key, (room, start), mark, replies);
+            }
+            Action::Resume { mark, session, rooms } => self.resume(key, session, &rooms, mark, replies),
+            Action::History { mark, room, since, limit } => {
+                self.answer_history(key, (room, since), limit, mark, replies);
+            }
+            Action::Presence { mark, room, after, limit } => {
+                self.answer_presence(key, (room, after), limit, mark, replies);
+            }
             Action::Leave { mark, room } => self.leave(key, room, mark, replies),
             Action::PublishRoom { mark, room, message, echo } => {
-                if let Some(room) = self.membership(key, room) {
-                    return self.publish(key, room, (&message, echo), asked, replies);
+                let Some(joined) = self.membership(key, room) else {
+                    let text =
+                        "`room_id` names a room that this connection has not joined: send a join first";
+                    self.refuse(mark, ErrorCode::NotAMember, text, replies);
+                    return Flow::Done;
+                };
+                if self.may_publish(key, (room, joined)) {
+                    return self.publish(key, joined, (&message, echo), asked, replies);
                 }
-                let text = "`room_id` names a room that this connection has not joined: send a join first";
-                self.refuse(mark, ErrorCode::NotAMember, text, replies);
+                let text = "`room_id` names a room in which this connection may not say anything";
+                self.refuse(mark, ErrorCode::Forbidden, text, replies);
             }
             Action::PublishEveryone { message, echo, .. } => {
                 return self.publish(key, self.everyone, (&message, echo), asked, replies);
@@ -253,47 +277,12 @@ impl Core {
         Flow::Done
     }
 
-    /// The room of this name on this shard, if the client is in it.
-    fn membership(&self, key: ClientKey, room: NameRef<'_>) -> Option<RoomKey> {
-        let room = *self.names.get(&room)?;
-        self.clients[key].memberships.iter().any(|membership| membership.room == room).then_some(room)
-    }
-
-    fn join(&mut self, key: ClientKey, room: NameRef<'_>, mark: Option<Mark<'_>>, replies: &mut Vec<u8>) {
-        let position = if let Some(joined) = self.membership(key, room) {
-            // Joining again changes nothing: the answer is where the client stands.
-            self.rooms[joined].hub.position()
-        } else {
-            let (joined, position) = self.open(room);
-            self.enter(key, joined, position.offset);
-            position
-        };
-        if let Some(mark) = mark {
-            let epoch = format!("{:016x}", position.epoch);
-            let ack = Ack::Joined { room, epoch: &epoch, offset: position.offset, recovered: false };
-            protocol::write_ack(mark, &ack, self.timestamp, &mut self.json);
-            self.reply_in_order(key, replies);
-        }
-    }
-
-    /// The room of this name on this shard, made when there is none, and its position.
-    fn open(&mut self, room: NameRef<'_>) -> (RoomKey, crate::hub::StreamPosition) {
-        if let Some(known) = self.names.get(&room) {
-            return (*known, self.rooms[*known].hub.position());
-        }
-        let index = self.index;
-        self.open_room(RoomId::from(room), |hub, id, key| hub.join(id, index, key))
-    }
-
-    fn leave(&mut self, key: ClientKey, room: NameRef<'_>, mark: Option<Mark<'_>>, replies: &mut Vec<u8>) {
-        let Some(joined) = self.membership(key, room) else {
-            let text = "`room_id` names a room that this connection has not joined";
-            return self.refuse(mark, ErrorCode::NotAMember, text, replies);
-        };
-        self.exit(key, joined);
-        if let Some(mark) = mark {
-            protocol::write_ack(mark, &Ack::Left { room }, self.timestamp, &mut self.json);
-            self.reply_in_order(key, replies);
+    fn may_publish(&self, key: ClientKey, (name, room): (NameRef<'_>, RoomKey)) -> bool {
+        let is_named = || self.clients[key].session.token_allows_to_publish(name);
+        match self.rooms[room].hub.options().publish {
+            Access::Everyone => is_named() != Some(false),
+            Access::Token => is_named() == Some(true),
+            Access::Nobody => false,
         }
     }
 
@@ -387,7 +376,7 @@ impl Core {
         self.reply(SentType::Error, replies);
     }
 
-    fn reply(&mut self, kind: SentType, replies: &mut Vec<u8>) {
+    pub(super) fn reply(&mut self, kind: SentType, replies: &mut Vec<u8>) {
         self.counts.replies.add(kind, 1, self.json.len());
         ws::encode_text(replies, &self.json);
     }
@@ -408,7 +397,7 @@ impl Core {
 
     /// Answers behind what waits for the client: nothing of a room may come after the answer to `leave`, and
     /// nothing from before a `join` after the answer to it.
-    fn reply_in_order(&mut self, key: ClientKey, replies: &mut Vec<u8>) {
+    pub(super) fn reply_in_order(&mut self, key: ClientKey, replies: &mut Vec<u8>) {
         if self.has_backlog(key) {
             let message = PreparedMessage::text(&self.json);
             self.notices.push_back(Notice::message(key, Lane::Bulk, SentType::Ack, &message));
@@ -451,6 +440,7 @@ fn received_type<E>(request: &Result<Request<'_>, E>) -> ReceivedType {
         Ok(Request::Presence { .. }) => ReceivedType::Presence,
         Ok(Request::History { .. }) => ReceivedType::History,
         Ok(Request::Auth { .. }) => ReceivedType::Auth,
+        Ok(Request::Resume { .. }) => ReceivedType::Resume,
         Err(_) => ReceivedType::Invalid,
     }
 }

@@ -5,7 +5,7 @@ use std::mem;
 
 use crate::metrics::{
     CloseReason, CloseSent, Compressed, Direction, DropReason, LabelValue, ReceivedClose, ReceivedType,
-    RejectReason, SentType, ShardSamples,
+    Recovery, RejectReason, Resumption, SentType, ShardSamples,
 };
 use crate::ws;
 
@@ -29,6 +29,8 @@ pub(super) struct Counts {
     /// The messages among the replies that are being gathered.
     pub(super) replies: Messages,
     pub(super) dropped: Tally<DropReason>,
+    pub(super) recoveries: Tally<Recovery>,
+    pub(super) resumes: Tally<Resumption>,
     pub(super) payload_received: u64,
     pub(super) wire_received: u64,
     pub(super) ping_timeouts: u64,
@@ -193,7 +195,7 @@ impl<L: LabelValue> Tally<L> {
 }
 
 /// No label has more values.
-const TALLY_VALUES: usize = 16;
+const TALLY_VALUES: usize = 20;
 
 #[cfg(test)]
 mod tests {

@@ -84,6 +84,7 @@ impl Core {
             }
         }
         self.due = due;
+        self.lobby.expire(tick);
         self.drain_some(tick);
     }
 

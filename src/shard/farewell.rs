@@ -158,9 +158,12 @@ impl Core {
         client.stage = Stage::Leaving { until: now.saturating_add(patience) };
         client.held = None;
         client.decoder = Decoder::default();
+        self.catch_ups.forget(key);
+        self.forget_arrival(key);
         self.count_input(key);
         let Some(client) = self.clients.get_mut(key) else { return false };
         let in_rooms = client.endpoint == Endpoint::Ws;
+        self.keep_session(key, reason);
         while let Some(membership) = self.clients[key].memberships.last() {
             self.exit(key, membership.room);
         }
@@ -201,6 +204,7 @@ impl Core {
 /// The label of a code that the gateway chose.
 fn label(code: CloseCode) -> CloseSent {
     match code {
+        CloseCode::Normal => CloseSent::Normal,
         CloseCode::GoingAway => CloseSent::GoingAway,
         CloseCode::ProtocolError => CloseSent::ProtocolError,
         CloseCode::Unsupported => CloseSent::Unsupported,

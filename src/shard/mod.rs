@@ -15,6 +15,8 @@ mod driver;
 mod farewell;
 mod footprint;
 mod inspection;
+mod lookups;
+mod membership;
 mod outbound;
 mod parked;
 mod queue;
@@ -22,6 +24,7 @@ mod rate;
 mod renewal;
 mod report;
 mod restart;
+mod resume;
 mod room;
 mod state;
 mod taps;
@@ -45,6 +48,7 @@ use crate::{http, session, ws};
 
 pub use driver::{SpawnError, spawn};
 pub use rate::Rates;
+pub use resume::SessionOptions;
 
 #[doc(hidden)]
 pub mod bench {
@@ -91,6 +95,8 @@ pub struct Options {
     pub heartbeat: Heartbeat,
     /// What a session may do.
     pub session: session::Limits,
+    /// What is kept of sessions whose connection ended.
+    pub sessions: SessionOptions,
     /// This node's name, as `welcome` tells it.
     pub node: NodeId,
 }

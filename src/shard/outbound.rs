@@ -163,7 +163,7 @@ impl Core {
         loop {
             let notice = self.notices.pop_front()?;
             let is_direct = !self.has_backlog(notice.client);
-            let messages = usize::from(notice.message.is_some());
+            let messages = notice.content.map_or(0, |content| content.messages);
             self.tap_sent(notice.client, messages, notice.frame.len(), !is_direct);
             if is_direct {
                 return Some(notice);
@@ -354,6 +354,7 @@ impl Core {
         let queue = self.clients[key].queue.as_ref();
         if queue.is_some_and(|queue| queue.backlog().is_empty()) {
             self.forget_backlog(key);
+            self.catch_ups.drained(key);
             self.tap_drained(key);
             if matches!(self.clients[key].stage, Stage::Leaving { .. }) {
                 self.end_sending(key);

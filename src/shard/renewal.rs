@@ -66,8 +66,8 @@ impl Core {
 
 /// What a session keeps of a token.
 pub(super) fn permissions(claims: Claims) -> Permissions {
-    let Claims { rooms, broadcast: may_broadcast, token_id, .. } = claims;
-    Permissions { rooms, may_broadcast, token_id }
+    let Claims { rooms, publish, broadcast: may_broadcast, token_id, .. } = claims;
+    Permissions { rooms, publish, may_broadcast, token_id }
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     fn token(user: &str, seconds: u64, rooms: Option<&str>) -> String {
         let rooms = rooms.map(|room| vec![room.to_owned()]);
         let user = UserId::parse(user).unwrap();
-        let grant = Grant { user, ttl: Duration::from_secs(seconds), rooms, broadcast: false };
+        let grant = Grant { user, ttl: Duration::from_secs(seconds), rooms, publish: None, broadcast: false };
         options().issue(&grant, NOW).unwrap()
     }
 

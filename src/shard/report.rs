@@ -136,6 +136,8 @@ impl Report {
         });
         counts.sent.kinds.take(|kind, count| metrics.sent[kind].increment(count));
         counts.dropped.take(|reason, count| metrics.dropped[reason].increment(count));
+        counts.recoveries.take(|result, count| metrics.recoveries[result].increment(count));
+        counts.resumes.take(|result, count| metrics.resumes[result].increment(count));
         self.writes.take(|result, count| metrics.socket_writes[result].increment(count));
         move_to(&metrics.received_bytes[Layer::Wire], &mut counts.wire_received);
         move_to(&metrics.received_bytes[Layer::Payload], &mut counts.payload_received);

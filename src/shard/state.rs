@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use slotmap::SlotMap;
 use smallvec::SmallVec;
 
-use crate::auth::Verifier;
+use crate::auth::{SessionPlace, Verifier};
 use crate::http::Endpoint;
 use crate::hub::{self, Address, Cooling, Hub, Served};
 use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex};
@@ -30,7 +30,9 @@ use super::counts::Counts;
 use super::deadline::{Pings, first_ping};
 use super::draining::{Drain, SHUTTING_DOWN};
 use super::farewell::Farewells;
+use super::membership::CatchUps;
 use super::rate::Buckets;
+use super::resume::Lobby;
 use super::room::{Completed, Flags, Member, Room, Step, Trace};
 use super::taps::Taps;
 use super::wheel::{Wheel, tick_at_or_after};
@@ -42,25 +44,42 @@ pub(super) struct Notice {
     pub(super) lane: Lane,
     /// A Close, after which nothing is written.
     pub(super) is_close: bool,
-    /// What the frame says and the bytes of its payload; none for a control frame.
-    pub(super) message: Option<(SentType, usize)>,
+    /// What the frame says; none for a control frame.
+    pub(super) content: Option<Content>,
     /// The way of a message that somebody else said.
     pub(super) trace: Option<Trace>,
     /// Whether its delay is to be recorded.
     pub(super) is_sample: bool,
 }
 
+/// What frames for one client say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) kind: SentType,
+    /// How many messages they are.
+    pub(super) messages: usize,
+    /// Their bytes without the frame headers.
+    pub(super) payload: usize,
+}
+
 impl Notice {
     /// A control frame.
     pub(super) fn control(client: ClientKey, frame: Bytes) -> Self {
         let lane = Lane::Control;
-        Self { client, frame, lane, is_close: false, message: None, trace: None, is_sample: false }
+        Self { client, frame, lane, is_close: false, content: None, trace: None, is_sample: false }
     }
 
     pub(super) fn message(client: ClientKey, lane: Lane, kind: SentType, message: &PreparedMessage) -> Self {
         let frame = message.frame().clone();
-        let message = Some((kind, message.payload().len()));
-        Self { client, frame, lane, is_close: false, message, trace: None, is_sample: false }
+        let content = Some(Content { kind, messages: 1, payload: message.payload().len() });
+        Self { client, frame, lane, is_close: false, content, trace: None, is_sample: false }
+    }
+
+    /// Several messages as published, in frames of their own, with the bytes of their payloads.
+    pub(super) fn messages(client: ClientKey, frames: Bytes, (messages, payload): (usize, usize)) -> Self {
+        let content = Some(Content { kind: SentType::Message, messages, payload });
+        let (frame, lane) = (frames, Lane::Bulk);
+        Self { client, frame, lane, is_close: false, content, trace: None, is_sample: false }
     }
 }
 
@@ -119,6 +138,8 @@ pub(super) struct Core {
     pub(super) closed: VecDeque<ClientKey>,
     pub(super) gone: VecDeque<ClientKey>,
     pub(super) drain: Option<Drain>,
+    pub(super) catch_ups: CatchUps,
+    pub(super) lobby: Lobby,
 }
 
 /// A room with members on this shard.
@@ -193,6 +214,8 @@ impl Shard {
             closed: VecDeque::new(),
             gone: VecDeque::new(),
             drain: None,
+            catch_ups: CatchUps::default(),
+            lobby: Lobby::default(),
         };
         Self { parser: Parser::default(), inflater: Inflater::default(), core }
     }
@@ -260,7 +283,7 @@ impl Core {
             user: client.session.user(),
             heartbeat_seconds: self.options.heartbeat.ping.as_secs(),
             node: &self.options.node,
-            session: &client.session.client().to_string(),
+            session: &self.verifier.sessions().issue(SessionPlace { shard: self.index, client: key }),
         };
         protocol::write_welcome(&welcome, self.timestamp, &mut self.json);
         let message = PreparedMessage::text(&self.json);
@@ -279,6 +302,10 @@ impl Core {
         let index = self.rooms[room].room.join(Member { client: key, after: offset, flags, slot });
         client.memberships.push(Membership { room, index });
         self.counts.memberships += usize::from(room != self.everyone);
+        let shared = &self.rooms[room].hub;
+        if shared.options().presence.is_kept() {
+            self.hub.arrive(shared, self.clients[key].session.user(), self.index);
+        }
         self.tap_joined(key, room);
     }
 
@@ -318,6 +345,9 @@ impl Core {
         self.forget_parked(key, room);
         self.counts.memberships -= usize::from(room != self.everyone);
         let local = &mut self.rooms[room];
+        if local.hub.options().presence.is_kept() {
+            self.hub.depart(&local.hub, self.clients[key].session.user(), self.index, !is_open);
+        }
         let left = local.room.leave(membership.index);
         for moved in left.moved {
             let membership = &mut self.clients[moved.client].memberships[moved.slot as usize];
@@ -390,6 +420,8 @@ impl Core {
                 // Who asked may be gone by now.
                 let _ = answer.send(self.close_all(&whom, &why));
             }
+            Command::Depart { session, to } => self.hand_over(&session, to),
+            Command::Arrive { client, rooms } => self.restore(client, rooms),
             Command::Drain { window } => self.start_drain(window),
             Command::AbortDrain => self.abort_drain(),
             Command::Accept { .. } | Command::Ask(_) | Command::Stop => {

@@ -427,6 +427,61 @@ class Looking(unittest.IsolatedAsyncioTestCase):
             self.assertEqual((await acall(self.gateway, "GET", path))[0], 404)
 
 
+class Keeping(unittest.IsolatedAsyncioTestCase):
+    def setUp(self):
+        rooms = '[[rooms]]\nmatch = "kept*"\nhistory = { messages = 100 }\npresence = "list"\n[[rooms]]\nmatch = "*"\n'
+        self.gateway = self.enterContext(Gateway("--config", configured(self, rooms)))
+        self.description = Description(call(self.gateway, "GET", "/api/v1/openapi.json")[1])
+
+    async def ask(self, path, status=200):
+        found, answer = await acall(self.gateway, "GET", f"/api/v1/rooms/{path}")
+        self.assertEqual(found, status, answer)
+        self.description.check("GET", f"/api/v1/rooms/{path}", found, answer)
+        return answer
+
+    async def test_what_is_said_while_nobody_is_there_is_kept_and_recovered(self):
+        answers = [(await publish(self.gateway, {"room_id": "kept", "content": str(n)}))[1] for n in range(1, 151)]
+        self.assertEqual([answer["offset"] for answer in answers], list(range(1, 151)))
+        epoch = answers[0]["epoch"]
+        self.assertEqual({answer["epoch"] for answer in answers}, {epoch})
+        ann = await Client.open(self.gateway, "user=ann")
+        self.addAsyncCleanup(ann.close)
+        ack = await ann.request(type="join", room_id="kept", recover={"epoch": epoch, "offset": 60})
+        self.assertEqual((ack["recovered"], ack["offset"]), (True, 150))
+        got = [await ann.next_of("message") for _ in range(90)]
+        self.assertEqual([message["content"] for message in got], [str(n) for n in range(61, 151)])
+        history = await self.ask("kept/history?limit=90")
+        self.assertEqual([json.dumps(m) for m in history["messages"]], [json.dumps(m) for m in got])
+        behind = await self.ask(f"kept/history?epoch={epoch}&offset=148")
+        self.assertEqual(([m["offset"] for m in behind["messages"]], behind["complete"]), ([149, 150], True))
+        self.assertFalse((await self.ask(f"kept/history?epoch={epoch}&offset=1"))["complete"])
+        self.assertFalse((await self.ask(f"kept/history?epoch={'0' * 16}&offset=150"))["complete"])
+        await self.ask("kept/history?offset=150", status=400)
+        await self.ask("other/history", status=404)
+        listed = (await acall(self.gateway, "GET", "/api/v1/rooms"))[1]["rooms"]
+        self.assertEqual([(r["room_id"], r["members"], r["messages"]) for r in listed], [("kept", 1, 150)])
+
+    async def test_who_is_there_is_told_page_by_page(self):
+        for number in range(30):
+            client = await Client.open(self.gateway, f"user=u{number // 2:02}")
+            self.addAsyncCleanup(client.close)
+            await client.request(type="join", room_id="kept")
+        seen, after = [], ""
+        while True:
+            page = await self.ask(f"kept/presence?limit=4{after}")
+            self.assertEqual((page["users"], page["connections"]), (15, 30))
+            seen += page["members"]
+            if "next" not in page:
+                break
+            after = f"&after={page['next']}"
+        self.assertEqual(seen, [{"user": f"u{n:02}", "connections": 2} for n in range(15)])
+        self.assertEqual((await self.ask("kept-empty/presence"))["members"], [])
+        await self.ask("other/presence", status=404)
+        status, answer = await acall(self.gateway, "POST", "/api/v1/unsubscribe", {"room_id": "kept", "user": "u03"})
+        self.assertEqual((status, answer["unsubscribed"]), (200, 2))
+        await poll_async("out", lambda: call(self.gateway, "GET", "/api/v1/rooms/kept/presence")[1]["users"] == 14)
+
+
 class Unsubscribing(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
         self.gateway = self.enterContext(Gateway())

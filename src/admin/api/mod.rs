@@ -5,6 +5,7 @@
 
 mod clients;
 pub(super) mod drain;
+pub(super) mod records;
 pub(super) mod rooms;
 pub(super) mod stats;
 

@@ -29,14 +29,13 @@ struct Entry {
 }
 
 impl Entry {
-    /// As the shards say, where they have members in it.
-    fn of(room_id: RoomId, told: &Told) -> Self {
-        let Some(room) = told.get(&Some(room_id.clone())) else {
-            let (members, messages, bytes, deliveries, recent) = Default::default();
-            return Self { room_id, members, messages, bytes, deliveries, recent };
-        };
-        let Room { members, messages, bytes, deliveries, recent, .. } = *room;
-        Self { room_id, members, messages, bytes, deliveries, recent }
+    /// As the shards say, where they have members in it. What has happened is known of others as well, such as are kept for
+    /// their history.
+    fn of(state: &State, room_id: RoomId, told: &Told) -> Self {
+        let members = told.get(&Some(room_id.clone())).map_or(0, |room| room.members);
+        let heat = state.hub.existing(&room_id).map(|room| room.heat()).unwrap_or_default();
+        let (messages, bytes, deliveries) = (heat.messages, heat.bytes, heat.deliveries);
+        Self { room_id, members, messages, bytes, deliveries, recent: heat.recent(state.clock.now()) }
     }
 }
 
@@ -60,7 +59,7 @@ pub(in super::super) async fn list(state: &State, query: &Query<'_>) -> Result<R
     names.truncate(limit);
     let next = names.last().filter(|_| has_more).cloned();
     let (told, missing_shards) = told_of(state, names.iter().cloned().map(Some).collect()).await;
-    let rooms = names.into_iter().map(|name| Entry::of(name, &told)).collect();
+    let rooms = names.into_iter().map(|name| Entry::of(state, name, &told)).collect();
     Ok(answer::json(StatusCode::OK, &Answer { rooms, next, missing_shards }))
 }
 
@@ -75,11 +74,13 @@ pub(in super::super) async fn one(state: &State, segment: &str) -> Result<Respon
         missing_shards: Vec<u16>,
     }
     let id = query::room("room", segment)?;
-    let Some(StreamPosition { epoch, offset }) = state.hub.position(&id) else {
-        return Err(Refusal::not_found(format!("nobody is in a room called {id}")));
+    let Some(room) = state.hub.existing(&id) else {
+        let message = format!("nobody is in a room called {id}, and nothing of it is kept");
+        return Err(Refusal::not_found(message));
     };
+    let StreamPosition { epoch, offset } = room.position();
     let (told, missing_shards) = told_of(state, Arc::new([Some(id.clone())])).await;
-    let (room, epoch) = (Entry::of(id, &told), format!("{epoch:016x}"));
+    let (room, epoch) = (Entry::of(state, id, &told), format!("{epoch:016x}"));
     Ok(answer::json(StatusCode::OK, &Answer { room, epoch, offset, missing_shards }))
 }
 

@@ -87,6 +87,8 @@ enum Page {
     Stats,
     Rooms,
     Room,
+    Presence,
+    History,
     UserConnections,
     Description,
 }
@@ -281,6 +283,8 @@ async fn answer_page(
         Page::Stats => Ok(api::stats::look(context)),
         Page::Rooms => api::rooms::list(state, query).await,
         Page::Room => api::rooms::one(state, segment).await,
+        Page::Presence => api::records::presence(state, segment, query),
+        Page::History => api::records::history(state, segment, query),
         Page::Description => Ok(openapi::look()),
         Page::UserConnections => connections::of_user_in_path(state, segment).await,
     }

@@ -93,6 +93,22 @@ pub(in super::super) const ROUTES: &[Route] = &[
         ..Route::page("/api/v1/rooms/{room}", Page::Room)
     },
     Route {
+        summary: "Who is in a room, in the order of their names.",
+        parameters: Some(&["limit", "after"]),
+        answer: Content::Json("Presence"),
+        scope: READ,
+        codes: &[404],
+        ..Route::page("/api/v1/rooms/{room}/presence", Page::Presence)
+    },
+    Route {
+        summary: "What was said in a room: the last messages, or the first behind a position.",
+        parameters: Some(&["epoch", "offset", "limit"]),
+        answer: Content::Json("History"),
+        scope: READ,
+        codes: &[404],
+        ..Route::page("/api/v1/rooms/{room}/history", Page::History)
+    },
+    Route {
         summary: "The connections of a user, at most 1000 of them.",
         parameters: Some(&[]),
         answer: Content::Json("Connections"),

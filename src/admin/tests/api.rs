@@ -47,10 +47,10 @@ fn lists_rooms_page_by_page() {
     let chat = json!({
         "room_id": "chat.1",
         "members": 4,
-        "messages": 4,
-        "bytes": 40,
-        "deliveries": 8,
-        "recent": { "messages": 1, "bytes": 10, "deliveries": 2 },
+        "messages": 0,
+        "bytes": 0,
+        "deliveries": 0,
+        "recent": { "messages": 0, "bytes": 0, "deliveries": 0 },
     });
     assert_eq!((status, &first["rooms"][0]["room_id"]), (200, &json!(5)));
     assert_eq!((&first["rooms"][1], &first["next"]), (&chat, &json!("chat.1")));
@@ -74,6 +74,62 @@ fn tells_where_a_room_stands_whose_name_is_percent_encoded() {
     assert_eq!(answer["epoch"].as_str().unwrap().len(), 16);
     assert!(world.refusal("/api/v1/rooms/b", 404).contains("nobody is in a room called b"));
     assert!(world.refusal("/api/v1/rooms/%zz", 400).contains("must be percent-encoded"));
+}
+
+#[test]
+fn tells_who_is_in_a_room_and_what_was_said_there() {
+    let limits = crate::history::Limits { messages: 3, age: PATIENCE, bytes: 1 << 20 };
+    let (history, presence) = (Some(limits), hub::PresenceMode::List);
+    let options = hub::RoomOptions { history, presence, ..hub::RoomOptions::default() };
+    let rules = hub::Rules(Arc::new([hub::Rule { pattern: "kept*".to_owned(), options }]));
+    let state = state(&[], Options::default());
+    let hub = Hub::new(Vec::new(), hub::Options { rooms: rules, ..hub::Options::default() }, state.clock);
+    let state = State { hub: Arc::clone(&hub), ..state };
+    let admin = start(ANY_PORT, state).unwrap();
+    let get = |path: &str| {
+        let (status, answer) = ask(&admin, "GET", path);
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        (status, serde_json::from_str::<Value>(body).unwrap())
+    };
+    let publish = |content: &str| {
+        let headers = "Content-Type: application/json\r\n";
+        let body = json!({ "room_id": "kept/1", "content": content }).to_string();
+        assert_eq!(send(&admin, "POST", "/api/v1/publish", headers, &body).0, 200);
+    };
+
+    let nobody = json!({ "room_id": "kept/1", "users": 0, "connections": 0, "members": [] });
+    assert_eq!(get("/api/v1/rooms/kept%2F1/presence"), (200, nobody));
+    ["a", "b", "c", "d"].into_iter().for_each(publish);
+    let room = hub.existing(&RoomId::parse("kept/1").unwrap()).unwrap();
+    for user in ["ann", "ben", "ann", "cat"] {
+        hub.arrive(&room, &UserId::parse(user).unwrap(), ShardIndex(0));
+    }
+
+    let (_, page) = get("/api/v1/rooms/kept%2F1/presence?limit=2");
+    let members = json!([{ "user": "ann", "connections": 2 }, { "user": "ben", "connections": 1 }]);
+    assert_eq!((&page["members"], &page["next"], &page["users"]), (&members, &json!("ben"), &json!(3)));
+    let (_, rest) = get("/api/v1/rooms/kept%2F1/presence?after=ben");
+    assert_eq!(rest["members"], json!([{ "user": "cat", "connections": 1 }]));
+    let contents = |answer: &Value| {
+        let messages = answer["messages"].as_array().unwrap().iter();
+        messages.map(|message| message["content"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (_, last) = get("/api/v1/rooms/kept%2F1/history?limit=2");
+    assert_eq!((contents(&last), &last["offset"]), (vec!["c".to_owned(), "d".to_owned()], &json!(4)));
+    let epoch = last["epoch"].as_str().unwrap();
+    let (_, behind) = get(&format!("/api/v1/rooms/kept%2F1/history?epoch={epoch}&offset=2"));
+    assert_eq!((contents(&behind).join(""), &behind["complete"]), ("cd".to_owned(), &json!(true)));
+    let (_, behind) = get(&format!("/api/v1/rooms/kept%2F1/history?epoch={epoch}&offset=0"));
+    assert_eq!((contents(&behind).join(""), &behind["complete"]), ("bcd".to_owned(), &json!(false)));
+    let (_, other) = get("/api/v1/rooms/kept%2F1/history?epoch=+123456789abcdef&offset=3");
+    assert_eq!(other["complete"], false);
+    let (_, room) = get("/api/v1/rooms/kept%2F1");
+    assert_eq!((&room["members"], &room["messages"], &room["offset"]), (&json!(0), &json!(4), &json!(4)));
+    for path in ["presence", "history"] {
+        assert_eq!(get(&format!("/api/v1/rooms/other/{path}")).0, 404, "{path}");
+    }
+    assert_eq!(get("/api/v1/rooms/kept/history?epoch=0").0, 400);
+    assert_eq!(get("/api/v1/rooms/kept/history?epoch=0&offset=-1").0, 400);
 }
 
 #[test]

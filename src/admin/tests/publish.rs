@@ -17,8 +17,10 @@ impl Gateway {
     fn new(options: Options) -> Self {
         let (outlet, inbox) = Inbox::pair(Limits::default());
         let state = state(&[], options);
-        let latest =
-            Rule { pattern: "ticker.*".to_owned(), options: RoomOptions { overflow: OnOverflow::Latest } };
+        let latest = Rule {
+            pattern: "ticker.*".to_owned(),
+            options: RoomOptions { overflow: OnOverflow::Latest, ..RoomOptions::default() },
+        };
         let room_pending_bytes = 1000;
         let rooms = Rules(Arc::new([latest]));
         let options = hub::Options { room_pending_bytes, rooms, ..hub::Options::default() };
@@ -103,7 +105,7 @@ fn a_room_gets_the_same_message_as_of_a_client_and_the_caller_its_place() {
 
     let (status, _, answer) = gateway.publish("", body);
 
-    let position = gateway.hub.position(&RoomId::from_u64(5)).unwrap();
+    let position = gateway.hub.existing(&RoomId::from_u64(5)).unwrap().position();
     let epoch = format!("{:016x}", position.epoch);
     assert_eq!((status, answer), (200, json!({ "offset": 1, "epoch": epoch })));
     let publications = gateway.publications();

@@ -1,5 +1,6 @@
 //! From an accepted socket to a client of the shard.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use slotmap::Key;
 use tokio::task::JoinError;
 
 use crate::admission::Refuse;
+use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::http;
 use crate::id::ClientId;
@@ -33,7 +35,44 @@ const ARRIVAL_PATIENCE: Duration = Duration::from_secs(1);
 const RETURN_SECONDS_MAX: u64 = 10;
 
 /// A connection whose handshake has not begun, with its place and its number.
-pub(super) type Waiting = (http::Arrival, Permit, ClientId);
+type Waiting = (http::Arrival, Permit, ClientId);
+
+/// With so many that wait it is looked who of them comes back.
+const CROWD: usize = 16;
+
+/// What is looked at of a request for that, in bytes.
+const PEEKED_BYTES: usize = 512;
+
+/// Connections whose handshake has not begun. Clients that come back go before others: they were served until a moment ago.
+#[derive(Default)]
+pub(super) struct Newcomers {
+    returning: VecDeque<Waiting>,
+    others: VecDeque<Waiting>,
+}
+
+impl Newcomers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.returning.is_empty() && self.others.is_empty()
+    }
+
+    pub(super) fn push(&mut self, waiting: Waiting, verifier: &Verifier) {
+        let is_crowd = self.returning.len() + self.others.len() >= CROWD;
+        let is_returning = is_crowd && names_a_session(&waiting.0, verifier);
+        if is_returning { &mut self.returning } else { &mut self.others }.push_back(waiting);
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        self.returning.pop_front().or_else(|| self.others.pop_front())
+    }
+}
+
+/// Whether the request, as far as it has come and can be read without TLS, names a session of this process. Nobody gets ahead
+/// with one that is made up.
+fn names_a_session(arrival: &http::Arrival, verifier: &Verifier) -> bool {
+    let mut head = [0; PEEKED_BYTES];
+    let Ok(length) = arrival.stream.peek(&mut head) else { return false };
+    http::session_named(&head[..length]).is_some_and(|token| verifier.sessions().read(token).is_some())
+}
 
 impl Driver {
     /// Begins and ends handshakes, for so long as one turn allows.
@@ -49,7 +88,7 @@ impl Driver {
         while self.clock.now() < until {
             if let Some(done) = self.finished.pop_front() {
                 self.finish_handshake(done);
-            } else if let Some(arrival) = self.newcomers.pop_front() {
+            } else if let Some(arrival) = self.newcomers.pop() {
                 self.begin_handshake(arrival);
             } else {
                 return;
@@ -82,7 +121,7 @@ impl Driver {
 
     pub(super) fn finish_handshake(&mut self, done: Result<Handshake, JoinError>) {
         let (upgraded, id, mut permit) = match done {
-            Ok((http::Outcome::Upgraded(upgraded), id, permit)) => (upgraded, id, permit),
+            Ok((http::Outcome::Upgraded(upgraded), id, permit)) => (*upgraded, id, permit),
             Ok(_) => return,
             Err(error) => {
                 // The panic itself was reported by the panic hook.

@@ -39,7 +39,7 @@ use super::report::Report;
 use super::state::Shard;
 use super::wheel::{TICK, ticks_passed};
 
-use handshakes::Waiting;
+use handshakes::Newcomers;
 use questions::Scan;
 use recovery::Panics;
 use turnstile::Turnstile;
@@ -147,7 +147,7 @@ struct Driver {
     /// Looks at all rooms that operators have asked for.
     scans: VecDeque<Scan>,
     /// Connections whose handshake has not begun.
-    newcomers: VecDeque<Waiting>,
+    newcomers: Newcomers,
     /// Handshakes that ended while the shard slept.
     finished: VecDeque<Result<Handshake, JoinError>>,
     /// Events may be left in the poller.
@@ -207,7 +207,7 @@ impl Driver {
             replies: Vec::new(),
             clock: parts.clock,
             report: Report::new(parts.metrics),
-            newcomers: VecDeque::new(),
+            newcomers: Newcomers::default(),
             finished: VecDeque::new(),
             more_events: true,
             retry_at: 0,
@@ -301,6 +301,7 @@ impl Driver {
             || self.turnstile.is_waited_for()
             || !self.scans.is_empty()
             || self.shard.core.has_deliveries()
+            || self.shard.core.catch_ups.is_ready()
     }
 
     fn turn(&mut self) -> Next {
@@ -313,6 +314,7 @@ impl Driver {
             return Next::End;
         }
         self.let_in();
+        self.shard.core.catch_up();
         self.notices();
         self.deliver();
         self.keep_within_memory();
@@ -459,7 +461,7 @@ impl Driver {
                 Command::Stop => return Next::End,
                 Command::Accept { stream, peer, permit, id, refuse, accepted_at } => {
                     let arrival = http::Arrival { stream, peer, refuse, accepted_at };
-                    self.newcomers.push_back((arrival, permit, id));
+                    self.newcomers.push((arrival, permit, id), &self.http.verifier());
                 }
                 Command::Ask(question) => self.ask(question),
                 other => self.shard.core.apply(other),

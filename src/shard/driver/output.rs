@@ -11,7 +11,7 @@ use crate::metrics::{CloseReason, DropReason, SentType, Source, WriteResult};
 use super::super::backlog::Lane;
 use super::super::outbound::Delivery;
 use super::super::room::Trace;
-use super::super::state::Notice;
+use super::super::state::{Content, Notice};
 use super::{DELIVERIES_PER_TURN, Driver, SCRATCH_BYTES};
 
 /// Slices gathered into one write of a backlog.
@@ -52,19 +52,20 @@ impl Driver {
     /// Writes what is for single clients.
     pub(super) fn notices(&mut self) {
         while let Some(notice) = self.shard.core.next_notice() {
-            let Notice { client, frame, lane, message, trace, is_sample, .. } = notice;
+            let Notice { client, frame, lane, content, trace, is_sample, .. } = notice;
             let Some(socket) = self.sockets.get_mut(client) else { continue };
             match self.report.wrote(socket.transport.write(&frame), frame.len()) {
                 WriteResult::Ok => {
-                    if let Some((kind, payload_bytes)) = message {
-                        self.shard.core.counts.sent.add(kind, 1, payload_bytes);
+                    if let Some(Content { kind, messages, payload }) = content {
+                        self.shard.core.counts.sent.add(kind, messages, payload);
                     }
                     if let Some(trace) = trace.filter(|_| is_sample) {
                         self.delivered(&trace);
                     }
                 }
                 WriteResult::Error => {
-                    self.shard.core.counts.dropped.add(DropReason::Closing, u64::from(message.is_some()));
+                    let messages = content.map_or(0, |content| content.messages as u64);
+                    self.shard.core.counts.dropped.add(DropReason::Closing, messages);
                     self.shard.core.lost(client, CloseReason::IoError);
                 }
                 WriteResult::Partial | WriteResult::WouldBlock => {

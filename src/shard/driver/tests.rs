@@ -108,6 +108,7 @@ impl World {
             rates: Rates::default(),
             heartbeat: Heartbeat::default(),
             session: session::Limits::default(),
+            sessions: super::super::SessionOptions::default(),
             node: NodeId::parse("node").unwrap(),
         });
         let ledger = Ledger::new(usize::from(shards), memory::Limits::of(usize::MAX));

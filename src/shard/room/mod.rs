@@ -263,6 +263,15 @@ impl Room {
         self.members[index as usize].slot = slot;
     }
 
+    /// Has the member at `index` given what has an offset above `after`, of all that comes from here on.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such member.
+    pub fn set_after(&mut self, index: u32, after: u64) {
+        self.members[index as usize].after = after;
+    }
+
     /// Has the member at `index` left out of the publications that exclude it.
     ///
     /// To be called before the first such publication is appended: members without the flag are not asked.

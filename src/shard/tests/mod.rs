@@ -2,6 +2,9 @@
 
 mod compression;
 mod overflow;
+mod recovery;
+mod resume;
+mod wires;
 mod world;
 
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! Slow members of rooms that leave out messages, and tell which.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -10,6 +9,7 @@ use crate::hub::{OnOverflow, RoomOptions, Rule, Rules};
 use crate::metrics::SentType;
 use crate::ws::message_payloads;
 
+use super::wires::Wires;
 use super::*;
 
 const LIMIT: usize = 4 << 10;
@@ -28,11 +28,11 @@ fn a_slow_member_gets_the_newest_and_a_gap_for_the_rest_and_stays() {
     let [Heard::Message(1), Heard::Gap(2, to), rest @ ..] = &heard[..] else { panic!("{heard:?}") };
     assert_eq!(rest, (to + 1..=100).map(Heard::Message).collect::<Vec<_>>());
     assert!(rest.len() > 10, "as much as the limit allows: {heard:?}");
-    let dropped = counted(&mut feed.world.shard.core.counts.dropped);
+    let dropped = counted(&mut feed.line.world.shard.core.counts.dropped);
     assert_eq!(dropped, [(DropReason::DropOldest, to - 1)]);
-    let sent = counted(&mut feed.world.shard.core.counts.sent.kinds);
+    let sent = counted(&mut feed.line.world.shard.core.counts.sent.kinds);
     assert!(sent.contains(&(SentType::Gap, 1)), "{sent:?}");
-    assert_eq!(feed.world.shard.core.counts.queues, Load::default());
+    assert_eq!(feed.line.world.shard.core.counts.queues, Load::default());
 }
 
 #[test]
@@ -50,26 +50,26 @@ fn of_each_key_only_the_newest_waits() {
 
     let expected = [Heard::Message(1), Heard::Gap(2, 98), Heard::Message(99), Heard::Message(100)];
     assert_eq!(feed.heard(slow), expected);
-    assert_eq!(counted(&mut feed.world.shard.core.counts.dropped), [(DropReason::Conflated, 97)]);
+    assert_eq!(counted(&mut feed.line.world.shard.core.counts.dropped), [(DropReason::Conflated, 97)]);
 }
 
 #[test]
 fn what_can_be_left_out_makes_room_for_what_cannot() {
     let mut feed = Feed::new(OnOverflow::DropOldest);
     let (fast, slow) = (feed.join("fast"), feed.join("slow"));
-    feed.world.say(slow, r#"{"type":"join","room_id":"chat"}"#);
-    feed.world.say(fast, r#"{"type":"join","room_id":"chat"}"#);
+    feed.line.world.say(slow, r#"{"type":"join","room_id":"chat"}"#);
+    feed.line.world.say(fast, r#"{"type":"join","room_id":"chat"}"#);
     feed.allow(fast, usize::MAX);
     (0..100).for_each(|_| feed.publish(fast, "", true));
     for _ in 0..10 {
-        feed.world.say(fast, r#"{"type":"message","room_id":"chat","content":"kept"}"#);
-        feed.turn();
+        feed.line.world.say(fast, r#"{"type":"message","room_id":"chat","content":"kept"}"#);
+        feed.line.turn();
     }
 
     feed.allow(slow, usize::MAX);
 
-    assert!(feed.world.shard.core.clients[slow].is_open());
-    let text = String::from_utf8_lossy(&feed.wires[&slow].bytes).into_owned();
+    assert!(feed.line.world.shard.core.clients[slow].is_open());
+    let text = String::from_utf8_lossy(feed.line.bytes(slow)).into_owned();
     assert_eq!(text.matches("kept").count(), 10);
 }
 
@@ -80,13 +80,13 @@ fn a_room_that_was_left_is_heard_of_no_more_and_one_that_is_closed_counts_what_w
     feed.allow(fast, usize::MAX);
     (0..5).for_each(|_| feed.publish(fast, "", true));
 
-    feed.world.say(slow, r#"{"type":"leave","room_id":"feed"}"#);
-    feed.world.leave(gone);
+    feed.line.world.say(slow, r#"{"type":"leave","room_id":"feed"}"#);
+    feed.line.world.leave(gone);
     feed.allow(slow, usize::MAX);
 
     assert_eq!(feed.heard(slow), [Heard::Message(1)]);
-    assert_eq!(counted(&mut feed.world.shard.core.counts.dropped), [(DropReason::Closing, 5)]);
-    assert_eq!(feed.world.shard.core.counts.queues, Load::default());
+    assert_eq!(counted(&mut feed.line.world.shard.core.counts.dropped), [(DropReason::Closing, 5)]);
+    assert_eq!(feed.line.world.shard.core.counts.queues, Load::default());
 }
 
 proptest! {
@@ -132,7 +132,7 @@ proptest! {
             skip_own(&mut next);
             prop_assert_eq!(next, published + 1);
         }
-        prop_assert_eq!(feed.world.shard.core.counts.queues, Load::default());
+        prop_assert_eq!(feed.line.world.shard.core.counts.queues, Load::default());
     }
 }
 
@@ -145,45 +145,38 @@ enum Heard {
 
 /// One room, and members whose sockets take as much as they are allowed to.
 struct Feed {
-    world: World,
-    wires: HashMap<ClientKey, Wire>,
-}
-
-#[derive(Default)]
-struct Wire {
-    bytes: Vec<u8>,
-    /// What the socket would still take.
-    space: usize,
+    line: Wires,
 }
 
 impl Feed {
     fn new(overflow: OnOverflow) -> Self {
-        let rule = Rule { pattern: "feed".to_owned(), options: RoomOptions { overflow } };
+        let rule =
+            Rule { pattern: "feed".to_owned(), options: RoomOptions { overflow, ..RoomOptions::default() } };
         let rooms = Rules(Arc::new([rule]));
         let mut world = World::with(hub::Options { rooms, ..hub::Options::default() });
         Arc::make_mut(&mut world.shard.core.options).outbound_bytes = LIMIT;
-        Self { world, wires: HashMap::default() }
+        Self { line: Wires::of(world) }
     }
 
     fn join(&mut self, user: &str) -> ClientKey {
-        let member = self.world.enter(user);
+        let member = self.line.world.enter(user);
         self.enter(member)
     }
 
     fn join_as(&mut self, is_ndjson: bool, is_compressed: bool) -> ClientKey {
         let endpoint = crate::http::Endpoint::Ws;
         let member = if is_compressed && !is_ndjson {
-            self.world.enter_compressed("ann", endpoint)
+            self.line.world.enter_compressed("ann", endpoint)
         } else {
-            self.world.enter_as(endpoint, is_ndjson)
+            self.line.world.enter_as(endpoint, is_ndjson)
         };
         self.enter(member)
     }
 
     fn enter(&mut self, member: ClientKey) -> ClientKey {
-        self.world.notices();
-        self.world.say(member, r#"{"type":"join","room_id":"feed"}"#);
-        self.wires.insert(member, Wire::default());
+        self.line.world.notices();
+        self.line.world.say(member, r#"{"type":"join","room_id":"feed"}"#);
+        self.line.plug_in(member);
         member
     }
 
@@ -192,44 +185,19 @@ impl Feed {
         let content = "x".repeat(40);
         let text =
             format!(r#"{{"type":"message","room_id":"feed","echo":{echo}{key},"content":"{content}"}}"#);
-        self.world.say(from, &text);
-        self.turn();
+        self.line.world.say(from, &text);
+        self.line.turn();
     }
 
-    /// Delivers, as the driver does.
-    fn turn(&mut self) {
-        self.world.apply();
-        while let Some(client) = self.world.deliver_one() {
-            let bytes = self.world.shard.core.delivery_bytes().clone();
-            let taken = self.wires.get_mut(&client).unwrap().take(&bytes);
-            if taken < bytes.len() {
-                self.world.shard.core.delivery_blocked(client, taken);
-            }
-        }
-    }
-
-    /// Has a member's socket take so many more bytes.
     fn allow(&mut self, member: ClientKey, bytes: usize) {
-        let wire = self.wires.get_mut(&member).unwrap();
-        wire.space = wire.space.saturating_add(bytes);
-        loop {
-            let core = &mut self.world.shard.core;
-            let mut slices = [IoSlice::new(&[]); 8];
-            let (count, _) = core.backlog_slices(member, &mut slices);
-            let waiting: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
-            let taken = self.wires.get_mut(&member).unwrap().take(&waiting);
-            if taken == 0 {
-                return;
-            }
-            core.drained(member, taken);
-        }
+        self.line.allow(member, bytes);
     }
 
     /// What came of the room, as a client reads it.
     fn heard(&self, member: ClientKey) -> Vec<Heard> {
         let mut inflater = crate::ws::Inflater::default();
         let mut heard = Vec::new();
-        for (is_compressed, payload) in message_payloads(&self.wires[&member].bytes) {
+        for (is_compressed, payload) in message_payloads(self.line.bytes(member)) {
             let payload =
                 if is_compressed { inflater.inflate(payload, 1 << 20).unwrap() } else { payload.to_vec() };
             let message: serde_json::Value = serde_json::from_slice(&payload).unwrap();
@@ -244,14 +212,5 @@ impl Feed {
             }
         }
         heard
-    }
-}
-
-impl Wire {
-    fn take(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(self.space);
-        self.space -= taken;
-        self.bytes.extend_from_slice(&bytes[..taken]);
-        taken
     }
 }

@@ -41,8 +41,12 @@ impl World {
 
     /// Two shards of one gateway.
     pub(in crate::shard) fn pair() -> [Self; 2] {
+        Self::pair_with(hub::Options::default())
+    }
+
+    pub(in crate::shard) fn pair_with(options: hub::Options) -> [Self; 2] {
         let [(one, first), (other, second)] = [(); 2].map(|()| Inbox::pair(Limits::default()));
-        let hub = Hub::new(vec![one, other], hub::Options::default(), Clock::start());
+        let hub = Hub::new(vec![one, other], options, Clock::start());
         [Self::of(ShardIndex(0), &hub, first), Self::of(ShardIndex(1), &hub, second)]
     }
 
@@ -55,6 +59,7 @@ impl World {
             rates: super::super::Rates::default(),
             heartbeat: Heartbeat::default(),
             session: session::Limits::default(),
+            sessions: super::super::SessionOptions::default(),
             node: NodeId::parse("node").unwrap(),
         });
         let verifier = Arc::new(Verifier::new(auth::Options::default()).unwrap());
@@ -104,9 +109,14 @@ impl World {
 
     /// What a client is answered, frame heads and all, as text.
     pub(in crate::shard) fn replies(&mut self, client: ClientKey, text: &str) -> String {
+        String::from_utf8_lossy(&self.raw_replies(client, text)).into_owned()
+    }
+
+    /// The frames of those answers.
+    pub(in crate::shard) fn raw_replies(&mut self, client: ClientKey, text: &str) -> Vec<u8> {
         let mut replies = Vec::new();
         self.shard.receive(client, &mut masked(0x81, text.as_bytes()), self.now, &mut replies);
-        String::from_utf8_lossy(&replies).into_owned()
+        replies
     }
 
     pub(in crate::shard) fn receive(&mut self, client: ClientKey, bytes: &[u8]) {
