@@ -241,7 +241,7 @@ fn mix(mut bits: u64) -> u64 {
 }
 
 fn shard_of(id: ClientId, shards: usize) -> usize {
-    usize::try_from(id.0 % shards as u64).expect("less than `shards`")
+    usize::from(id.shard(shards).0)
 }
 
 fn classify(error: &io::Error) -> AcceptError {

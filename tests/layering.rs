@@ -92,6 +92,7 @@ const PURE: &[&str] = &[
     "shard::restart",
     "shard::resume",
     "shard::taps",
+    "shard::unsubscribing",
     "shard::outbound",
     "shard::parked",
     "shard::room",

@@ -5,9 +5,11 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+
+use super::keys::Denied;
 
 /// The body of any answer; that of a tap has no end of its own.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -24,9 +26,19 @@ pub(super) fn metrics(page: String) -> Response<Body> {
 
 /// An answer of JSON, on a line.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    let mut body = serde_json::to_vec(value).expect("no answer has a map whose keys are not text");
-    body.push(b'\n');
+    let mut body = Vec::new();
+    write_json(value, &mut body);
+    of_json(status, body)
+}
+
+/// An answer of what is JSON on a line already.
+pub(super) fn of_json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
     whole(status, "application/json", body)
+}
+
+fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(&mut *out, value).expect("no answer has a map whose keys are not text");
+    out.push(b'\n');
 }
 
 /// An answer with its body as a whole.
@@ -52,9 +64,36 @@ pub(super) struct Refusal {
     message: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing_shards: Vec<u16>,
+    /// What else is to be known of it, in the head of the answer.
+    #[serde(skip)]
+    header: Option<Box<(HeaderName, String)>>,
 }
 
 impl Refusal {
+    /// The request needs a key, or another one.
+    pub(super) fn denied(denied: Denied) -> Self {
+        let unauthorized =
+            |message: &str| Self::of(StatusCode::UNAUTHORIZED, "unauthorized", message.to_owned());
+        let (refusal, challenge) = match denied {
+            Denied::Missing => {
+                (unauthorized("a key is needed: send `Authorization: Bearer KEY`"), String::new())
+            }
+            Denied::Unknown => {
+                let refusal =
+                    unauthorized("the key is not one of `api.keys`, or was not sent as `Bearer KEY`");
+                (refusal, ", error=\"invalid_token\"".to_owned())
+            }
+            Denied::Forbidden(scope) => {
+                let scope = scope.as_str();
+                let message = format!("the key is not for this: it needs \"{scope}\" among its `scopes`");
+                (Self::forbidden(message), format!(", error=\"insufficient_scope\", scope=\"{scope}\""))
+            }
+        };
+        // RFC 6750, 3.
+        let header = Some(Box::new((WWW_AUTHENTICATE, format!("Bearer realm=\"fanfare\"{challenge}"))));
+        Self { header, ..refusal }
+    }
+
     /// The request makes no sense.
     pub(super) fn bad_request(message: String) -> Self {
         Self::of(StatusCode::BAD_REQUEST, "bad_request", message)
@@ -67,7 +106,13 @@ impl Refusal {
 
     /// One of these shards may have it, but did not say so in time.
     pub(super) fn unavailable(message: String, missing_shards: Vec<u16>) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, error: "unavailable", message, missing_shards }
+        Self { missing_shards, ..Self::of(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
+    }
+
+    /// It may be done after so many seconds.
+    pub(super) fn busy(message: String, retry_after: u64) -> Self {
+        let header = Some(Box::new((RETRY_AFTER, retry_after.to_string())));
+        Self { header, ..Self::unavailable(message, Vec::new()) }
     }
 
     /// As many are under way as may be.
@@ -106,11 +151,21 @@ impl Refusal {
     }
 
     fn of(status: StatusCode, error: &'static str, message: String) -> Self {
-        Self { status, error, message, missing_shards: Vec::new() }
+        Self { status, error, message, missing_shards: Vec::new(), header: None }
+    }
+
+    /// Appends it to an answer of many lines.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        write_json(self, out);
     }
 
     /// The whole answer.
     pub(super) fn response(&self) -> Response<Body> {
-        json(self.status, self)
+        let mut response = json(self.status, self);
+        if let Some((name, value)) = self.header.as_deref() {
+            let value = HeaderValue::from_str(value).expect("what is made here is visible ASCII");
+            response.headers_mut().insert(name, value);
+        }
+        response
     }
 }

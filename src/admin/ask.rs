@@ -42,6 +42,15 @@ pub(super) async fn command_all<T>(
     command(state, (0..).take(state.shards.len()), |_, answer| what(answer)).await
 }
 
+/// As [`command_all`], of one shard.
+pub(super) async fn command_one<T>(
+    state: &State,
+    shard: u16,
+    mut what: impl FnMut(oneshot::Sender<T>) -> Command,
+) -> Answers<T> {
+    command(state, std::iter::once(shard), |_, answer| what(answer)).await
+}
+
 async fn command<T>(
     state: &State,
     shards: impl Iterator<Item = u16>,

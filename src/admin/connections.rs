@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::id::{ClientId, ClientKey};
+use crate::hub::Address;
+use crate::id::{ClientId, ClientKey, UserId};
 use crate::inspect::{Closed, Connection, LIST_MAX, Question, Queue, Which};
 
 use super::State;
@@ -30,6 +31,28 @@ pub(super) async fn slow(state: &State, query: &Query<'_>) -> Result<Response<Bo
     Ok(list(&Found { connections, total: None, missing_shards: answers.missing }))
 }
 
+/// Where the connection with this number is, if it is one of the user's.
+///
+/// # Errors
+///
+/// A [`Refusal`] when its shard does not answer.
+pub(super) async fn locate(state: &State, user: &UserId, id: ClientId) -> Result<Option<Address>, Refusal> {
+    let shard = id.shard(state.shards.len());
+    let addresses = state.hub.connections(user).into_iter().filter(|address| address.shard == shard);
+    let keys: Vec<_> = addresses.map(|address| address.client).collect();
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let which = |_, answer| Question::Connections { which: Which::Keys(keys.clone()), answer };
+    let answers = ask(state, std::iter::once(shard.0), which).await;
+    if !answers.missing.is_empty() {
+        let message = format!("the shard that may have connection {id} did not answer");
+        return Err(Refusal::unavailable(message, answers.missing));
+    }
+    let found = answers.said.into_iter().flatten().find(|connection| connection.client_id == id);
+    Ok(found.map(|connection| Address { shard, client: connection.key }))
+}
+
 /// `/debug/connections?user=NAME`: all of one user's.
 pub(super) async fn of_user(state: &State, query: &Query<'_>) -> Result<Response<Body>, Refusal> {
     let Some(user) = query.user("user")? else {
@@ -37,7 +60,17 @@ pub(super) async fn of_user(state: &State, query: &Query<'_>) -> Result<Response
             "user= is needed: the name of a user; for one connection there is /debug/connections/{id}";
         return Err(Refusal::bad_request(message.to_owned()));
     };
-    let addresses = state.hub.connections(&user);
+    Ok(list(&all_of(state, &user).await))
+}
+
+/// `/api/v1/users/{user}/connections`: the same.
+pub(super) async fn of_user_in_path(state: &State, segment: &str) -> Result<Response<Body>, Refusal> {
+    Ok(list(&all_of(state, &query::user("user", segment)?).await))
+}
+
+/// The connections of a user, at most [`LIST_MAX`].
+async fn all_of(state: &State, user: &UserId) -> Found {
+    let addresses = state.hub.connections(user);
     let mut by_shard = BTreeMap::<u16, Vec<ClientKey>>::new();
     for address in addresses.iter().take(LIST_MAX) {
         by_shard.entry(address.shard.0).or_default().push(address.client);
@@ -49,7 +82,7 @@ pub(super) async fn of_user(state: &State, query: &Query<'_>) -> Result<Response
     };
     let answers = ask(state, shards.into_iter(), which).await;
     let (connections, total) = (answers.said.concat(), Some(addresses.len()));
-    Ok(list(&Found { connections, total, missing_shards: answers.missing }))
+    Found { connections, total, missing_shards: answers.missing }
 }
 
 /// `/debug/connections/{id}`: the one with this number.

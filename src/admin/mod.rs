@@ -10,8 +10,11 @@ mod api;
 mod ask;
 mod connections;
 mod health;
+mod keys;
+mod openapi;
 mod places;
 mod process;
+mod publish;
 mod query;
 mod rooms;
 mod routes;
@@ -38,12 +41,19 @@ use crate::metrics::{AdminMetrics, Recorder};
 use crate::readiness::Readiness;
 use crate::transport;
 
+pub use self::keys::{ApiKey, ApiKeys, KEY_BYTES_MIN, Scope};
 pub use self::places::CONNECTIONS_MAX;
 use self::tap::Taps;
 
-/// How long the listener waits for others.
+/// Who may ask for what, and how long the listener waits for others.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Who may use `/api/v1`.
+    pub keys: ApiKeys,
+    /// The longest message that may be published.
+    pub message_bytes: usize,
+    /// What may be kept to know what was published already.
+    pub idempotency_bytes: usize,
     /// For the shards' answers to one request; what is missing then is named.
     pub answer: Duration,
     /// Between two signs of life of a tap on which nothing happens.
@@ -55,6 +65,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            keys: ApiKeys::default(),
+            message_bytes: 64 << 10,
+            idempotency_bytes: 16 << 20,
             answer: Duration::from_secs(1),
             keep_alive: Duration::from_secs(15),
             peer: Duration::from_secs(10),
@@ -81,7 +94,7 @@ pub struct State {
     pub verifier: Arc<Verifier>,
     /// The way to whoever drains the gateway.
     pub drain: drain::Controls,
-    /// Times.
+    /// Keys and times.
     pub options: Options,
 }
 
@@ -143,7 +156,8 @@ pub fn start(addr: SocketAddr, state: State) -> Result<AdminHandle, StartError> 
     let (running, stopped) = drain::pair();
     let metrics = AdminMetrics::new(&state.recorder);
     routes::register(&metrics);
-    let context = Arc::new(Context { state, metrics, taps: Taps::default(), stopped });
+    let publishing = publish::Memory::new(state.options.idempotency_bytes);
+    let context = Arc::new(Context { state, metrics, taps: Taps::default(), publishing, stopped });
     let thread = thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || runtime.block_on(serve::serve(listener, &context)))
@@ -159,5 +173,6 @@ struct Context {
     state: State,
     metrics: AdminMetrics,
     taps: Taps,
+    publishing: publish::Memory,
     stopped: drain::Watch,
 }

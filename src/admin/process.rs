@@ -26,6 +26,13 @@ pub(super) fn render(out: &mut String) {
     append(out, "process_start_time_seconds", start_time(&stat, &system));
 }
 
+/// What of the process is in memory, where the system tells.
+pub(super) fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
+}
+
 fn append(out: &mut String, name: &str, value: Option<f64>) {
     let metric = METRICS.iter().find(|metric| metric.name == name);
     debug_assert!(metric.is_some(), "{name} is not in the table");

@@ -78,6 +78,16 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// The name of a room, if the parameter is there.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] when no room can be called so.
+    pub(super) fn name(&self, name: &str) -> Result<Option<RoomId>, Refusal> {
+        let room = self.value(name).map(|value| RoomId::parse(value).map_err(|_| not_a_name(name, value)));
+        room.transpose()
+    }
+
     /// The name of a user, if the parameter is there.
     ///
     /// # Errors
@@ -108,6 +118,30 @@ pub(super) fn client(name: &str, value: &str) -> Result<ClientId, Refusal> {
     id.ok_or_else(|| bad(name, value, "must be 16 hexadecimal digits, the `client_id` of `welcome`"))
 }
 
+/// The name of a room that stands in a path; `name` is what the path has there in braces.
+///
+/// # Errors
+///
+/// A [`Refusal`] when no room can be called so.
+pub(super) fn room(name: &str, segment: &str) -> Result<RoomId, Refusal> {
+    let value = in_path(name, segment)?;
+    RoomId::parse(&value).map_err(|_| not_a_name(name, &value))
+}
+
+/// As [`room`], of a user.
+///
+/// # Errors
+///
+/// A [`Refusal`] when no user can be called so.
+pub(super) fn user(name: &str, segment: &str) -> Result<UserId, Refusal> {
+    let value = in_path(name, segment)?;
+    UserId::parse(&value).map_err(|_| not_a_name(name, &value))
+}
+
+fn in_path<'a>(name: &str, segment: &'a str) -> Result<Cow<'a, str>, Refusal> {
+    percent::decoded_in_path(segment).ok_or_else(|| bad(name, segment, "must be percent-encoded UTF-8"))
+}
+
 fn not_a_name(name: &str, value: &str) -> Refusal {
     bad(name, value, "must be 1 to 128 bytes of UTF-8")
 }
@@ -132,6 +166,15 @@ mod tests {
         assert_eq!(query.room("room").unwrap(), Some(room));
         assert_eq!(query.user("user").unwrap(), Some(UserId::parse("€").unwrap()));
         assert_eq!(query.client("connection").unwrap(), None);
+    }
+
+    #[test]
+    fn a_plus_in_a_path_is_one() {
+        assert_eq!(room("room", "caf%C3%A9+%2F").unwrap(), RoomId::parse("café+/").unwrap());
+        assert_eq!(user("user", "007").unwrap(), UserId::parse("007").unwrap());
+        assert_eq!(message(&room("room", "%zz").unwrap_err()), "room=%zz: must be percent-encoded UTF-8");
+        let long = "a".repeat(129);
+        assert!(message(&user("user", &long).unwrap_err()).ends_with("must be 1 to 128 bytes of UTF-8"));
     }
 
     #[test]

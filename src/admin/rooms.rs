@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use crate::id::RoomId;
 use crate::inspect::{Question, Room};
 use crate::metrics::{Metric, RoomMetrics, write_head};
 
@@ -94,6 +95,14 @@ impl Hot {
     }
 }
 
+/// The rooms of these names, as far as they have members, and the shards that did not say so.
+pub(super) async fn named(state: &State, names: &Arc<[Option<RoomId>]>) -> (Vec<Room>, Vec<u16>) {
+    let now = state.clock.now();
+    let parts = |answer| Question::RoomsNamed { names: Arc::clone(names), now, answer };
+    let answers = ask_all(state, parts).await;
+    (merged(answers.said), answers.missing)
+}
+
 /// Puts together what several shards say of one room: each has members of its own, and all say the same of the rest, only that
 /// some were asked a little later.
 fn merged(answers: Vec<Vec<Room>>) -> Vec<Room> {
@@ -138,7 +147,6 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::RoomId;
     use crate::inspect::Recent;
 
     fn room(name: &str) -> Room {

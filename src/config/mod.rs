@@ -3,6 +3,7 @@
 //! Everything is derived from one table of settings. Every mistake is reported at once, with its place, its key
 //! and the reason; whoever holds a [`Config`] need not check it again.
 
+mod api_keys;
 mod check;
 mod hooks;
 mod print;
@@ -25,7 +26,7 @@ use crate::hub::{Access, OnOverflow, PresenceMode, Rules};
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
 use crate::webhooks::{self, EventKind};
-use crate::{admission, http, hub, jwks, listener, memory, shard, transport, watchdog, ws};
+use crate::{admin, admission, http, hub, jwks, listener, memory, shard, transport, watchdog, ws};
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
@@ -67,6 +68,8 @@ pub struct Config {
     pub watchdog: watchdog::Options,
     /// Who is told what happens in rooms.
     pub webhooks: webhooks::Options,
+    /// How operators and applications are answered.
+    pub admin: admin::Options,
 }
 
 impl Default for Config {
@@ -101,6 +104,7 @@ impl Default for Config {
             memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
             webhooks: webhooks::Options::default(),
+            admin: admin::Options::default(),
         }
     }
 }
@@ -296,6 +300,7 @@ impl Config {
     /// Sets what follows from other settings.
     fn derive(&mut self, origins: &BTreeMap<&'static str, Origin>) {
         self.shard.batch_bytes = batch_bytes(self.shard.outbound_bytes);
+        self.admin.message_bytes = self.shard.message_bytes;
         let is_development = self.auth.mode == Mode::None;
         self.http.demo = is_development;
         self.http.allow_loopback_origins = is_development;

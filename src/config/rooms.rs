@@ -1,4 +1,4 @@
-//! The rules for rooms: a list of tables, the only setting that is one.
+//! The rules for rooms: a list of tables.
 
 use std::time::Duration;
 
@@ -28,10 +28,13 @@ pub(super) fn for_development() -> Rules {
     Rules([rule("demo.*", PresenceMode::Events), rule("*", PresenceMode::List)].into())
 }
 
+const INLINE: &str =
+    "must be a TOML array of tables, such as [{ match = \"chat.*\", overflow = \"latest\" }]";
+
 /// Reads all rules; the error names each that is wrong by its place in the list.
 pub(super) fn parse(value: &Value) -> Result<Rules, String> {
     let tables = match value {
-        Value::Plain(text) => return parse(&inline(text)?),
+        Value::Plain(text) => return parse(&inline(text).ok_or(INLINE)?),
         Value::Tables(tables) => tables,
         Value::List(none) if none.is_empty() => return Ok(Rules::default()),
         _ => return Err("must be tables in the file, such as [[rooms]] with `match = \"chat.*\"`".to_owned()),
@@ -81,13 +84,11 @@ fn table(fields: &[(&str, Option<String>)]) -> String {
     format!("{{ {} }}", fields.join(", "))
 }
 
-/// What is written in the environment as it would be in a file.
-fn inline(text: &str) -> Result<Value, String> {
-    let line = format!("rooms = {text}");
-    let table = DeTable::parse(&line).ok();
-    let value = table.as_ref().and_then(|table| table.get_ref().get("rooms"));
-    let wanted = "must be a TOML array of tables, such as [{ match = \"chat.*\", overflow = \"latest\" }]";
-    value.map(|value| Value::from_toml(value.get_ref())).ok_or_else(|| wanted.to_owned())
+/// Tables that are written in the environment as they would be in a file.
+pub(super) fn inline(text: &str) -> Option<Value> {
+    let line = format!("tables = {text}");
+    let table = DeTable::parse(&line).ok()?;
+    table.get_ref().get("tables").map(|value| Value::from_toml(value.get_ref()))
 }
 
 fn rule(table: &[(String, Value)]) -> Result<Rule, Vec<String>> {

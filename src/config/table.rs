@@ -9,7 +9,7 @@ use super::value::{
     Value, address, byte_rate, choice, count, duration, flag, leeway, list, most, networks, one_or_list,
     path, quoted, rate, size, text, window,
 };
-use super::{Config, check, rooms};
+use super::{Config, api_keys, check, rooms};
 
 /// One key of the configuration.
 pub(super) struct Setting {
@@ -476,6 +476,24 @@ pub(super) static SETTINGS: &[Setting] = &[
         size,
         shard.sessions.bytes,
         "What those sessions may take; then the oldest are forgotten."
+    ),
+    Setting {
+        key: "api.keys",
+        doc: "Who may use /api/v1 on `admin_listen`: each has a `name`, a `key` of at least 32 characters that is sent as\n`Authorization: Bearer KEY`, and `scopes`: \"publish\", \"read\" and \"manage\". Without any, no key is asked\nfor. In a file also as [[api.keys]] at its end.",
+        example: Some(
+            "[{ name = \"backend\", key = \"at-least-32-characters-at-random\", scopes = [\"publish\"] }]",
+        ),
+        parse: |config, value| {
+            config.admin.keys = api_keys::parse(value)?;
+            Ok(())
+        },
+        print: |config| Some(api_keys::print(&config.admin.keys)),
+    },
+    setting!(
+        "api.idempotency_bytes",
+        size,
+        admin.idempotency_bytes,
+        "What may be kept to know what was published with an idempotency key in the last five minutes; when that is too\nlittle, the oldest is forgotten."
     ),
     Setting {
         key: "engine.kind",

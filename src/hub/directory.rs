@@ -124,6 +124,11 @@ impl Directory {
         self.rooms.get(id).map(|room| Arc::clone(&room))
     }
 
+    /// Shows the names of all rooms, in no order. Who looks must not come back here.
+    pub(super) fn for_each_room(&self, mut look: impl FnMut(&RoomId)) {
+        self.rooms.iter().for_each(|room| look(room.key()));
+    }
+
     /// Adds a connection of a user; false when it has as many as `most`.
     pub(super) fn connect(&self, user: &UserId, address: Address, most: usize) -> bool {
         let mut addresses = self.users.entry(user.clone()).or_default();
@@ -176,7 +181,7 @@ impl Directory {
     }
 
     /// Takes out this life of a room, and not the next one if that has begun already.
-    fn forget(&self, id: &RoomId, room: &Arc<Room>) {
+    pub(super) fn forget(&self, id: &RoomId, room: &Arc<Room>) {
         self.rooms.remove_if(id, |_, present| Arc::ptr_eq(present, room));
     }
 }

@@ -8,6 +8,7 @@
 mod agenda;
 mod directory;
 mod heat;
+mod outside;
 mod room;
 mod rules;
 mod telling;
@@ -17,20 +18,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use self::agenda::{Agenda, Item};
 
 pub use self::directory::Address;
 use self::directory::Directory;
 pub use self::heat::{Cooling, Halve, Heat};
-pub use self::room::{Busy, HistoryPage, Passage, Room, Said, Served, Start, StreamPosition, Text};
+pub use self::room::{Busy, Excluded, HistoryPage, Passage, Room, Said, Served, Start, StreamPosition, Text};
 pub use self::rules::{Access, OnOverflow, PresenceMode, RoomOptions, Rule, Rules};
 pub use self::telling::{Tidings, Told};
 use crate::clock::Clock;
 use crate::history::Budget;
 use crate::id::{NameRef, RoomId, RoomKey, ShardIndex, UserId};
-use crate::inbox::{Command, Origin, Outlet};
+use crate::inbox::{Command, Outlet};
 use crate::metrics::Source;
 use crate::ws::PreparedMessage;
 
@@ -159,7 +158,7 @@ impl Hub {
         }
     }
 
-    /// The room of this name, also when nobody is in it: one that has a history begins here, if it has not yet.
+    /// The room of this name, for who says something in it: one that has a history begins here, if it has not yet.
     pub fn room(&self, id: &RoomId) -> Option<Arc<Room>> {
         self.directory.find(id).or_else(|| {
             let has_history = self.rules_of(id).history.is_some();
@@ -231,20 +230,7 @@ impl Hub {
         source: Source,
         read_at: u64,
     ) -> Result<usize, Busy> {
-        let origin = Origin { source, read_at, dispatched_at: self.clock.now() };
-        let mut addresses = self.directory.addresses(&UserId::from(user));
-        addresses.sort_unstable_by_key(|address| address.shard);
-        let bytes = message.frame().len();
-        let mut parts = SmallVec::<[_; 4]>::new();
-        for part in addresses.chunk_by(|one, next| one.shard == next.shard) {
-            let outlet = &self.shards[usize::from(part[0].shard.0)];
-            parts.push((outlet.reserve(bytes).map_err(|_| Busy)?, part));
-        }
-        for (reservation, part) in parts {
-            let clients = part.iter().map(|address| address.client).collect();
-            drop(reservation.push(Command::Direct { clients, message: message.clone(), origin }));
-        }
-        Ok(addresses.len())
+        self.direct_but(user, None, message, (source, read_at))
     }
 
     /// How many shards there are.

@@ -5,7 +5,7 @@ use slotmap::KeyData;
 
 use super::*;
 use crate::id::ClientKey;
-use crate::inbox::{Inbox, Limits, Publication};
+use crate::inbox::{Command, Inbox, Limits, Publication};
 
 #[test]
 fn publications_of_four_threads_enter_every_inbox_in_the_order_of_their_offsets() {

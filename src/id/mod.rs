@@ -312,6 +312,12 @@ impl ClientId {
         let is_hex = text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         u64::from_str_radix(text, 16).ok().filter(|_| is_hex).map(Self)
     }
+
+    /// The shard that owns the connection, of so many.
+    pub fn shard(self, shards: usize) -> ShardIndex {
+        let index = self.0 % shards.max(1) as u64;
+        ShardIndex(u16::try_from(index).unwrap_or(u16::MAX))
+    }
 }
 
 impl Serialize for ClientId {

@@ -2,9 +2,9 @@
 //!
 //! Everything that other threads want of a shard arrives here. Publications and direct messages are
 //! bounded in bytes and in number: what does not fit is refused to whoever sends, who holds back.
-//! What opens, closes or drains connections or ends the shard is not counted, because it must get through
-//! when a shard is busiest; it is bounded by its sources (the [`Gate`], operators who wait for an answer, one resumption of
-//! each connection, few drains, one stop), and questions of operators by their number.
+//! What opens, closes or drains connections, takes clients out of rooms or ends the shard is not counted, because it
+//! must get through when a shard is busiest; it is bounded by its sources (the [`Gate`], operators who wait for an answer, one
+//! resumption of each connection, few drains, one stop), and questions of operators by their number.
 
 mod gate;
 #[cfg(test)]
@@ -52,6 +52,24 @@ pub enum Command {
         room: RoomKey,
         /// What was said.
         publication: Publication,
+    },
+    /// As [`Command::Publish`], to all but one.
+    PublishBut {
+        /// The room's place on this shard.
+        room: RoomKey,
+        /// What was said, which excludes nobody by itself.
+        publication: Publication,
+        /// Who does not get it, if it is a member.
+        except: ClientId,
+    },
+    /// Take clients out of a room.
+    Unsubscribe {
+        /// The room.
+        room: RoomId,
+        /// Whose clients.
+        whom: Whom,
+        /// How many that were.
+        answer: oneshot::Sender<usize>,
     },
     /// Write to single clients, outside any room.
     Direct {
@@ -330,10 +348,13 @@ impl Command {
     /// The encoded bytes of what is counted; `None` for what is always taken.
     fn message_bytes(&self) -> Option<usize> {
         match self {
-            Self::Publish { publication, .. } => Some(publication.message.frame().len()),
+            Self::Publish { publication, .. } | Self::PublishBut { publication, .. } => {
+                Some(publication.message.frame().len())
+            }
             Self::Direct { message, .. } => Some(message.frame().len()),
             Self::Accept { .. }
             | Self::Close { .. }
+            | Self::Unsubscribe { .. }
             | Self::Drain { .. }
             | Self::AbortDrain
             | Self::Depart { .. }

@@ -78,6 +78,9 @@ pub enum Which {
 /// One open connection, as its shard sees it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Connection {
+    /// Its place on its shard, which means nothing to people.
+    #[serde(skip)]
+    pub key: ClientKey,
     /// The number that `welcome` told the client.
     pub client_id: ClientId,
     /// Whose it is.

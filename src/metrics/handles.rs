@@ -443,44 +443,6 @@ impl ConfigMetrics {
     }
 }
 
-/// What the admin listener counts.
-#[derive(Clone)]
-pub struct AdminMetrics {
-    recorder: Recorder,
-    /// Live taps.
-    pub taps: Gauge,
-    /// Events that a tap left out.
-    pub tap_lost: Counter,
-}
-
-impl AdminMetrics {
-    /// Registers the handles.
-    pub fn new(recorder: &Recorder) -> Self {
-        Self {
-            recorder: recorder.clone(),
-            taps: recorder.gauge(&table::TAPS, &[]),
-            tap_lost: recorder.counter(&table::TAP_LOST, &[]),
-        }
-    }
-
-    /// Shows the series of a kind of request and answer before there is one.
-    pub fn register(&self, route: &'static str, method: &'static str, code: u16) {
-        let labels = [("route", route), ("method", method), ("code", &code.to_string())];
-        // Registering is all there is to do; what comes back is for counting.
-        let _ = self.recorder.counter(&table::HTTP_REQUESTS, &labels);
-        let _ = self.recorder.histogram(&table::HTTP_DURATION, &[("route", route)]);
-    }
-
-    /// Counts a request and its time in seconds. `route` and `method` come from lists, `code` is an answer's status.
-    ///
-    /// Looks the series up by name: requests to this listener are rare.
-    pub fn served(&self, route: &'static str, method: &'static str, code: u16, seconds: f64) {
-        let labels = [("route", route), ("method", method), ("code", &code.to_string())];
-        self.recorder.counter(&table::HTTP_REQUESTS, &labels).increment(1);
-        self.recorder.histogram(&table::HTTP_DURATION, &[("route", route)]).record(seconds);
-    }
-}
-
 /// The metrics of rooms, for `/metrics/rooms`, which prints them itself.
 pub struct RoomMetrics;
 

@@ -277,6 +277,36 @@ label! {
     Source, "source" {
         /// A connected client, by what it said or by coming and going.
         Client = "client",
+        /// An application, by the HTTP API.
+        Api = "api",
+    }
+}
+
+label! {
+    /// What became of a request's key for the API.
+    ApiAuth, "result" {
+        /// It may do that.
+        Ok = "ok",
+        /// There was none.
+        Missing = "missing",
+        /// Nobody has that key.
+        Unknown = "unknown",
+        /// It is for other things.
+        Forbidden = "forbidden",
+    }
+}
+
+label! {
+    /// What became of a message that an application wanted to publish.
+    PublishResult, "result" {
+        /// It was published.
+        Ok = "ok",
+        /// It had been published before, by the same idempotency key.
+        Repeated = "repeated",
+        /// It was not what it should be.
+        Refused = "refused",
+        /// Too much was on its way.
+        Busy = "busy",
     }
 }
 

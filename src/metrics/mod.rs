@@ -4,6 +4,7 @@
 //! while messages flow and every series is there, at zero, from the first scrape on. Labels come
 //! from enums only: no room, user, address or peer-chosen code can become a series.
 
+mod admin;
 mod docs;
 mod handles;
 mod labels;
@@ -20,15 +21,16 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 use self::merged::{Registry, Seconds};
 
+pub use self::admin::{AdminMetrics, Sums};
 pub use self::docs::docs;
 pub use self::handles::{
-    AdminMetrics, ConfigMetrics, HandshakeFailures, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics,
-    RoomMetrics, ServerMetrics, ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
+    ConfigMetrics, HandshakeFailures, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics, RoomMetrics,
+    ServerMetrics, ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
 };
 pub use self::labels::{
-    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
-    HandshakeFailure, LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Recovery, Refresh,
-    RejectReason, ReloadResult, Resumption, SentType, Source, Stage, WriteResult,
+    AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
+    HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Recovery,
+    Refresh, RejectReason, ReloadResult, Resumption, SentType, Source, Stage, WriteResult,
 };
 pub use self::merged::{Histogram, Samples, write_head};
 pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};

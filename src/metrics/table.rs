@@ -3,9 +3,9 @@
 use metrics::Unit;
 
 use super::labels::{
-    AcceptError, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, HandshakeFailure,
-    LabelValue, Layer, LimitScope, ReceivedClose, ReceivedType, Recovery, Refresh, RejectReason,
-    ReloadResult, Resumption, SentType, Source, Stage, WriteResult,
+    AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason,
+    HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Recovery,
+    Refresh, RejectReason, ReloadResult, Resumption, SentType, Source, Stage, WriteResult,
 };
 use super::webhooks::{WebhookLoss, WebhookResult};
 
@@ -315,6 +315,12 @@ table! {
         HTTP_DURATION: Kind::Histogram(HANDSHAKE), "fanfare_http_request_duration_seconds",
             Some(Unit::Seconds), [described("route", "template of a path, or `other`")],
             "Time from a request to the admin listener to its answer.";
+        API_KEYS: Kind::Counter, "fanfare_api_key_checks_total", Some(Unit::Count), [listed::<ApiAuth>()],
+            "Requests to the API, by what became of their key; not counted without `api.keys`.";
+        API_PUBLISHES: Kind::Counter, "fanfare_api_publishes_total", Some(Unit::Count), [listed::<PublishResult>()],
+            "Messages that applications wanted to publish, by what became of them; each line counts.";
+        API_FORGOTTEN: Kind::Counter, "fanfare_api_idempotency_forgotten_total", Some(Unit::Count), [],
+            "Idempotency keys that were forgotten before five minutes, for want of `api.idempotency_bytes`.";
         TAPS: Kind::Gauge, "fanfare_debug_taps", Some(Unit::Count), [], "Live taps that somebody looks at.";
         TAP_LOST: Kind::Counter, "fanfare_debug_tap_events_lost_total", Some(Unit::Count), [],
             "Events that a live tap left out because its reader was too slow.";

@@ -6,15 +6,17 @@
 
 mod data;
 mod parse;
+mod posting;
 mod print;
 mod rooms;
 #[cfg(test)]
 mod tests;
 
 pub use parse::Parser;
+pub use posting::{ONCE_BYTES_MAX, Posting};
 pub use print::{
     Ack, Gap, Rejoined, Welcome, write_ack, write_error, write_gap, write_message,
-    write_message_up_to_offset, write_pong, write_reconnect, write_welcome,
+    write_message_up_to_offset, write_pong, write_reconnect, write_unsubscribed, write_welcome,
 };
 pub use rooms::{
     History, Presence, write_history, write_movement, write_movement_up_to_offset, write_presence,

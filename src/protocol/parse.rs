@@ -22,12 +22,12 @@ const NAME_RULE: &str = "must be an unsigned integer or a string of 1 to 128 byt
 /// Parses frames, one after the other, in buffers that it keeps. A shard needs one.
 pub struct Parser {
     /// The frame's text, in which strings are unescaped in place.
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     /// A `data` that had to lose its line breaks.
-    compact: Vec<u8>,
-    buffers: Buffers,
+    pub(super) compact: Vec<u8>,
+    pub(super) buffers: Buffers,
     /// Empty between two calls.
-    tape: Tape<'static>,
+    pub(super) tape: Tape<'static>,
 }
 
 impl Parser {
@@ -47,7 +47,9 @@ impl Parser {
         let mut nodes = mem::replace(tape, Tape(Vec::new())).reset();
         let parsed = match simd_json::fill_tape(scratch, buffers, &mut nodes) {
             Ok(()) => understand(&nodes.0, text, buffers.structural_indexes(), compact),
-            Err(error) => broken(text, &error),
+            Err(error) => {
+                Parsed { mark: remains(text, fault(text, &error)).mark, request: Err(broken(text, &error)) }
+            }
         };
         *tape = nodes.reset();
         parsed
@@ -60,7 +62,7 @@ impl Parser {
     }
 
     /// Frees what an unusually large message has left.
-    fn give_back(&mut self) {
+    pub(super) fn give_back(&mut self) {
         if self.retained_bytes() > KEPT_BYTES_MAX {
             *self = Self::new();
         }
@@ -77,8 +79,8 @@ fn new_buffers() -> Buffers {
     Buffers::with_max_depth(1024, DEPTH_MAX)
 }
 
-/// The answer to a text that is no JSON.
-fn broken<'a>(text: &'a [u8], error: &simd_json::Error) -> Parsed<'a> {
+/// The place of the first fault of a text that is no JSON.
+fn fault(text: &[u8], error: &simd_json::Error) -> usize {
     // Of a string's fault the parser tells its place in that string only.
     let is_escape = matches!(
         error.error(),
@@ -87,9 +89,13 @@ fn broken<'a>(text: &'a [u8], error: &simd_json::Error) -> Parsed<'a> {
             | ErrorType::InvalidUnicodeEscape
             | ErrorType::InvalidEscape
     );
-    let fault = if is_escape { escape_fault(text) } else { None }.unwrap_or(error.index());
-    let remains = remains(text, fault);
-    let place = remains.field.map_or(String::from("the message"), |field| format!("`{field}`"));
+    if is_escape { escape_fault(text) } else { None }.unwrap_or(error.index())
+}
+
+/// The answer to a text that is no JSON.
+pub(super) fn broken(text: &[u8], error: &simd_json::Error) -> Refusal {
+    let fault = fault(text, error);
+    let place = remains(text, fault).field.map_or(String::from("the message"), |field| format!("`{field}`"));
     let content = match error.error() {
         ErrorType::DepthLimitExceeded => {
             format!("{place} is nested too deep: at most {DEPTH_MAX} levels are allowed")
@@ -100,9 +106,9 @@ fn broken<'a>(text: &'a [u8], error: &simd_json::Error) -> Parsed<'a> {
         ErrorType::InvalidNumber | ErrorType::InvalidExponent => {
             format!("{place} has a number that is malformed or out of range: send such numbers as strings")
         }
-        _ => format!("{place} is not valid JSON near byte {fault}: send one JSON object per frame"),
+        _ => format!("{place} is not valid JSON near byte {fault}: send one JSON object"),
     };
-    Parsed { mark: remains.mark, request: Err(Refusal::bad(content)) }
+    Refusal::bad(content)
 }
 
 /// The place of the first escape that is none or stands for half a character.
@@ -348,20 +354,7 @@ impl<'t, 'a> Fields<'t, 'a> {
     }
 
     fn name(&self, field: Field, called: &str) -> Result<Option<NameRef<'a>>, Refusal> {
-        let name = match self.value(field).map(|(_, node)| node) {
-            None => return Ok(None),
-            Some(Node::String(text)) => match NameRef::parse(text) {
-                Ok(name) => Some(name),
-                Err(NameError::TooLong { .. }) => {
-                    let length = text.len();
-                    let rule = format!("`{called}` has {length} bytes: at most {NAME_BYTES_MAX} are allowed");
-                    return Err(Refusal::bad(rule));
-                }
-                Err(_) => None,
-            },
-            Some(node) => unsigned(node).map(NameRef::Number),
-        };
-        name.map(Some).ok_or_else(|| Refusal::bad(format!("`{called}` {NAME_RULE}")))
+        self.value(field).map(|(_, node)| name_in(node, called)).transpose()
     }
 
     fn text(&self, field: Field, called: &str) -> Result<Option<&'a str>, Refusal> {
@@ -446,6 +439,23 @@ impl<'a> Place<'a> {
     }
 }
 
+/// A name in the field that is called so.
+pub(super) fn name_in<'a>(node: Node<'a>, called: &str) -> Result<NameRef<'a>, Refusal> {
+    let name = match node {
+        Node::String(text) => match NameRef::parse(text) {
+            Ok(name) => Some(name),
+            Err(NameError::TooLong { .. }) => {
+                let length = text.len();
+                let rule = format!("`{called}` has {length} bytes: at most {NAME_BYTES_MAX} are allowed");
+                return Err(Refusal::bad(rule));
+            }
+            Err(_) => None,
+        },
+        node => unsigned(node).map(NameRef::Number),
+    };
+    name.ok_or_else(|| Refusal::bad(format!("`{called}` {NAME_RULE}")))
+}
+
 /// An epoch without an offset, or the other way round.
 struct HalfAPosition;
 
@@ -480,21 +490,21 @@ fn unknown_type(kind: &str) -> Refusal {
 }
 
 /// A key that the message has more than once. Only for messages with unknown fields: it allocates.
-fn repeated_key<'a>(nodes: &[Node<'a>]) -> Option<&'a str> {
+pub(super) fn repeated_key<'a>(nodes: &[Node<'a>]) -> Option<&'a str> {
     let mut keys: Vec<&str> = Members::of(nodes, 0).map(|(key, _)| key).collect();
     keys.sort_unstable();
     keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
 /// The members of one object on a tape: each key, and where its value is.
-struct Members<'t, 'a> {
+pub(super) struct Members<'t, 'a> {
     nodes: &'t [Node<'a>],
     left: usize,
     at: usize,
 }
 
 impl<'t, 'a> Members<'t, 'a> {
-    fn of(nodes: &'t [Node<'a>], object: usize) -> Self {
+    pub(super) fn of(nodes: &'t [Node<'a>], object: usize) -> Self {
         let left = if let Some(Node::Object { len, .. }) = nodes.get(object) { *len } else { 0 };
         Self { nodes, left, at: object + 1 }
     }

@@ -164,26 +164,34 @@ pub fn write_error(
     end(timestamp, out);
 }
 
-/// Appends a message for those it is for. `from` is the authenticated user.
-pub fn write_message(message: &Message<'_>, from: NameRef<'_>, timestamp: u64, out: &mut Vec<u8>) {
-    write_said(message, from, out);
+/// Appends a message for those it is for. `from` is the authenticated user, or none where an application says it for nobody.
+pub fn write_message<'a>(
+    message: &Message<'_>,
+    from: impl Into<Option<NameRef<'a>>>,
+    timestamp: u64,
+    out: &mut Vec<u8>,
+) {
+    write_said(message, from.into(), out);
     end(timestamp, out);
 }
 
 /// Appends a message as [`write_message`] does, but for its offset, which is the last that it says, and a brace behind that.
-pub fn write_message_up_to_offset(
+pub fn write_message_up_to_offset<'a>(
     message: &Message<'_>,
-    from: NameRef<'_>,
+    from: impl Into<Option<NameRef<'a>>>,
     timestamp: u64,
     out: &mut Vec<u8>,
 ) {
-    write_said(message, from, out);
+    write_said(message, from.into(), out);
     number(r#","timestamp":"#, timestamp, out);
     out.extend_from_slice(br#","offset":"#);
 }
 
-fn write_said(message: &Message<'_>, from: NameRef<'_>, out: &mut Vec<u8>) {
-    name(r#"{"type":"message","from":"#, from, out);
+fn write_said(message: &Message<'_>, from: Option<NameRef<'_>>, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"type":"message""#);
+    if let Some(from) = from {
+        name(r#","from":"#, from, out);
+    }
     match message.target {
         Target::Room(room) => name(r#","room_id":"#, room, out),
         Target::User(user) => name(r#","to":"#, user, out),
@@ -202,6 +210,13 @@ fn write_said(message: &Message<'_>, from: NameRef<'_>, out: &mut Vec<u8>) {
 pub fn write_reconnect(after_ms: u64, reason: &str, timestamp: u64, out: &mut Vec<u8>) {
     number(r#"{"type":"reconnect","after_ms":"#, after_ms, out);
     text(r#","reason":"#, reason, out);
+    end(timestamp, out);
+}
+
+/// Appends the notice that the client was taken out of a room.
+pub fn write_unsubscribed(room: NameRef<'_>, timestamp: u64, out: &mut Vec<u8>) {
+    name(r#"{"type":"leave","room_id":"#, room, out);
+    text(r#","reason":"#, "unsubscribed", out);
     end(timestamp, out);
 }
 
@@ -335,6 +350,16 @@ mod tests {
     }
 
     #[test]
+    fn prints_a_message_of_nobody_without_from() {
+        let target = Target::Room(NameRef::Number(5));
+        let message = Message { target, key: None, content: Some("hi"), data: None };
+        assert_eq!(
+            printed(|out| write_message(&message, None, 9, out)),
+            r#"{"type":"message","room_id":5,"content":"hi","timestamp":9}"#
+        );
+    }
+
+    #[test]
     fn prints_a_message_with_its_key_up_to_its_offset() {
         let target = Target::Room(NameRef::Number(5));
         let message = Message { target, key: Some(NameRef::Text("EUR")), content: Some("1.1"), data: None };
@@ -352,6 +377,10 @@ mod tests {
         assert_eq!(
             printed(|out| write_reconnect(250, "restart", 9, out)),
             r#"{"type":"reconnect","after_ms":250,"reason":"restart","timestamp":9}"#
+        );
+        assert_eq!(
+            printed(|out| write_unsubscribed(NameRef::Number(5), 9, out)),
+            r#"{"type":"leave","room_id":5,"reason":"unsubscribed","timestamp":9}"#
         );
         let gap = Gap { room: NameRef::Number(5), from_offset: 2, to_offset: 4, reason: "slow" };
         assert_eq!(

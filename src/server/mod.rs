@@ -148,7 +148,7 @@ async fn serve(config: Config, sources: Sources) -> Result<(), Error> {
         clock,
         hub,
         shards: outlets.clone(),
-        options: admin::Options::default(),
+        options: config.admin.clone(),
     };
     let admin = admin::start(config.admin_listen, state)?;
     let public = listener.local_addr().map_err(Error::Start)?;

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::http::Endpoint;
 use crate::id::RoomKey;
-use crate::inbox::Permit;
+use crate::inbox::{Permit, Whom};
 use crate::session::Session;
 use crate::ws::{Compression, Decoder};
 
@@ -92,6 +92,15 @@ pub(super) enum Due {
 impl Client {
     pub(super) fn is_open(&self) -> bool {
         self.stage == Stage::Open
+    }
+
+    /// Whether it is one of those that are meant.
+    pub(super) fn is(&self, whom: &Whom) -> bool {
+        match whom {
+            Whom::Client(id) => self.session.client() == *id,
+            Whom::User(user) => self.session.user() == user,
+            Whom::Token(id) => self.session.token_id() == Some(id),
+        }
     }
 
     /// How long it has been open at tick `now`.

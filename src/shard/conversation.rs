@@ -1,7 +1,7 @@
 //! From a client's bytes to what is done about them: decode, parse, ask the session, act, answer.
 
 use crate::http::Endpoint;
-use crate::hub::{Access, OnOverflow, Said, Start, Text};
+use crate::hub::{Access, Excluded, OnOverflow, Said, Start, Text};
 use crate::id::{ClientKey, MessageKey, NameRef, RoomKey};
 use crate::metrics::{CloseReason, ReceivedType, RejectReason, SentType, Source};
 use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
@@ -301,7 +301,7 @@ impl Core {
             Text::Whole(self.prepare(key, message))
         };
         let about = message.key.filter(|_| options.overflow == OnOverflow::Latest).map(MessageKey::from);
-        let exclude = (!echo).then_some((self.index, key));
+        let exclude = (!echo).then_some((self.index, Excluded::Key(key)));
         if exclude.is_some() {
             let membership = self.clients[key].memberships.iter().find(|membership| membership.room == room);
             let index = membership.expect("the sender is a member").index;

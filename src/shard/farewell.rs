@@ -12,7 +12,7 @@ use crate::inspect::Closed;
 use crate::metrics::{CloseReason, CloseSent, DropReason, ReceivedClose};
 use crate::ws::{self, CloseCode, Decoder};
 
-use super::client::{Client, Stage};
+use super::client::Stage;
 use super::state::{Core, Notice};
 use super::wheel::tick_at_or_after;
 
@@ -78,13 +78,8 @@ impl Core {
     ///
     /// All clients are looked at, which takes about a millisecond for each 20,000.
     pub(super) fn close_all(&mut self, whom: &Whom, why: &Farewell) -> usize {
-        let is_meant = |client: &Client| match whom {
-            Whom::Client(id) => client.session.client() == *id,
-            Whom::User(user) => client.session.user() == user,
-            Whom::Token(id) => client.session.token_id() == Some(id),
-        };
         let open = self.clients.iter().filter(|(_, client)| client.is_open());
-        let meant: Vec<_> = open.filter(|(_, client)| is_meant(client)).map(|(key, _)| key).collect();
+        let meant: Vec<_> = open.filter(|(_, client)| client.is(whom)).map(|(key, _)| key).collect();
         for key in &meant {
             self.close(*key, why.code, why.text.clone(), why.reason);
         }

@@ -28,6 +28,7 @@ mod resume;
 mod room;
 mod state;
 mod taps;
+mod unsubscribing;
 mod wheel;
 
 #[cfg(test)]

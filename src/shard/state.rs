@@ -394,6 +394,13 @@ impl Core {
     pub(super) fn apply(&mut self, command: Command) {
         match command {
             Command::Publish { room, publication } => self.publish_locally(room, &publication),
+            Command::PublishBut { room, publication, except } => {
+                let exclude = self.exclude(room, except);
+                self.publish_locally(room, &Publication { exclude, ..publication });
+            }
+            Command::Unsubscribe { room, whom, answer } => {
+                let _ = answer.send(self.unsubscribe(&room, &whom));
+            }
             Command::Direct { clients, message, origin } => {
                 let trace = Trace { origin, taken_at: self.time };
                 let count = clients.len();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::TOKEN_ID_BYTES_MAX;
 use crate::clock::Clock;
-use crate::id::UserId;
+use crate::id::{RoomId, UserId};
 use crate::inbox::{Command, Farewell, Whom};
 use crate::metrics::CloseReason;
 use crate::ws::CloseCode;
@@ -39,7 +39,7 @@ pub(super) struct Revoke {
 /// `POST /api/v1/disconnect`: closes all connections of a user, or one, with 4501.
 pub(super) async fn disconnect(state: &State, asked: Disconnect) -> Result<Response<Body>, Refusal> {
     let whom = match (asked.user, asked.client_id) {
-        (Some(Name(user)), None) => Whom::User(user),
+        (Some(name), None) => Whom::User(name.user()),
         (None, Some(id)) => Whom::Client(query::client("client_id", &id)?),
         _ => return Err(exactly_one("user", "client_id")),
     };
@@ -62,7 +62,8 @@ pub(super) async fn revoke(state: &State, asked: Revoke) -> Result<Response<Body
     let now = Clock::unix();
     // Before the connections are looked at: who comes in meanwhile is looked at anew.
     let (whom, revoked) = match (asked.user, asked.token_id) {
-        (Some(Name(user)), None) => {
+        (Some(name), None) => {
+            let user = name.user();
             let revoked = state.verifier.revoke_user(&user, now);
             (Whom::User(user), revoked)
         }
@@ -95,12 +96,22 @@ async fn close(state: &State, whom: Whom, why: Farewell) -> Result<Response<Body
     Ok(answer::json(StatusCode::OK, &answer))
 }
 
-fn exactly_one(one: &str, other: &str) -> Refusal {
+pub(super) fn exactly_one(one: &str, other: &str) -> Refusal {
     Refusal::bad_request(format!("give exactly one of `{one}` and `{other}`"))
 }
 
-/// A user's name, a number or a string as in the clients' messages.
-struct Name(UserId);
+/// The name of a user or a room, a number or a string as in the clients' messages. Invariant: it is one.
+pub(super) struct Name(RoomId);
+
+impl Name {
+    pub(super) fn user(&self) -> UserId {
+        UserId::from(self.0.as_ref())
+    }
+
+    pub(super) fn room(self) -> RoomId {
+        self.0
+    }
+}
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -113,11 +124,11 @@ impl<'de> Deserialize<'de> for Name {
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Name, E> {
-                Ok(Name(UserId::from_u64(number)))
+                Ok(Name(RoomId::from_u64(number)))
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Name, E> {
-                UserId::parse(text).map(Name).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+                RoomId::parse(text).map(Name).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(Reader)

@@ -8,6 +8,7 @@ use crate::metrics::CloseReason;
 
 fn connection(shard: u16, id: u64, queue: Option<(usize, f64)>) -> Connection {
     Connection {
+        key: ClientKey::default(),
         client_id: ClientId(id),
         user: UserId::parse("ann").unwrap(),
         shard,

@@ -20,6 +20,7 @@ fn shard() -> (Shard, mpsc::Receiver<Question>) {
 
 fn connection() -> Connection {
     Connection {
+        key: crate::id::ClientKey::default(),
         client_id: ClientId(7),
         user: UserId::from_u64(1),
         shard: 0,

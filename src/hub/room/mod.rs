@@ -12,13 +12,13 @@ use super::RoomOptions;
 use super::heat::Heat;
 use crate::history::{Budget, History};
 use crate::id::{RoomId, RoomKey, ShardIndex};
-use crate::inbox::{Command, Outlet};
+use crate::inbox::Outlet;
 use crate::presence::Presence;
 use crate::ws::PreparedMessage;
 
 pub(super) use life::Entered;
 pub use reading::{HistoryPage, Passage, Start};
-pub use said::{Said, Text};
+pub use said::{Excluded, Said, Text};
 
 /// One life of a room, as the shards with members share it: from its first member to its last, and beyond that for as long as
 /// its history or somebody's return is waited for.
@@ -124,8 +124,31 @@ impl Room {
         now: u64,
         pending_bytes_max: usize,
     ) -> Result<u64, Busy> {
+        Self::publish_under(self.lock(), outlets, said, (now, pending_bytes_max))
+    }
+
+    /// As [`Room::publish`], of somebody whom the room does not wait for; `None` when its life is over.
+    pub(super) fn publish_unless_over(
+        &self,
+        outlets: &[Outlet],
+        said: Said,
+        now: u64,
+        pending_bytes_max: usize,
+    ) -> Result<Option<u64>, Busy> {
+        let sequencer = self.lock();
+        if sequencer.closed {
+            return Ok(None);
+        }
+        Self::publish_under(sequencer, outlets, said, (now, pending_bytes_max)).map(Some)
+    }
+
+    fn publish_under(
+        mut sequencer: MutexGuard<'_, Sequencer>,
+        outlets: &[Outlet],
+        said: Said,
+        (now, pending_bytes_max): (u64, usize),
+    ) -> Result<u64, Busy> {
         let mut wakes = SmallVec::<[_; SHARDS_INLINE]>::new();
-        let mut sequencer = self.lock();
         let offset = sequencer.offset + 1;
         let said = said.at(offset, now);
         let bytes = said.message.frame().len();
@@ -150,8 +173,7 @@ impl Room {
         }
         for (target, reservation) in sequencer.targets.iter_mut().zip(reservations) {
             target.pending_bytes += bytes;
-            let publication = said.publication(target.shard);
-            wakes.push(reservation.push(Command::Publish { room: target.key, publication }));
+            wakes.push(reservation.push(said.command(target.shard, target.key)));
         }
         // Waking a thread is a system call, which nobody should wait for.
         drop(sequencer);

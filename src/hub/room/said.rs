@@ -1,7 +1,7 @@
 //! What is to be published, before and after it has its place.
 
-use crate::id::{ClientKey, MessageKey, ShardIndex};
-use crate::inbox::{Origin, Publication};
+use crate::id::{ClientId, ClientKey, MessageKey, RoomKey, ShardIndex};
+use crate::inbox::{Command, Origin, Publication};
 use crate::metrics::Source;
 use crate::ws::{Draft, PreparedMessage};
 
@@ -12,12 +12,21 @@ pub struct Said {
     pub text: Text,
     /// What it is about, where that matters.
     pub key: Option<MessageKey>,
-    /// The client that does not get it.
-    pub exclude: Option<(ShardIndex, ClientKey)>,
+    /// The client that does not get it, and its shard.
+    pub exclude: Option<(ShardIndex, Excluded)>,
     /// What kind of publisher said it.
     pub source: Source,
     /// When the request was read, in nanoseconds of the gateway's clock.
     pub read_at: u64,
+}
+
+/// Who does not get a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excluded {
+    /// The client in this place of its shard, which knows that this may come.
+    Key(ClientKey),
+    /// The one with this number, for its shard to find.
+    Id(ClientId),
 }
 
 /// A message that is to be published.
@@ -49,15 +58,24 @@ pub(super) struct Placed {
     pub(super) is_numbered: bool,
     offset: u64,
     key: Option<MessageKey>,
-    exclude: Option<(ShardIndex, ClientKey)>,
+    exclude: Option<(ShardIndex, Excluded)>,
     pub(super) origin: Origin,
 }
 
 impl Placed {
-    /// The same as one shard is given it.
-    pub(super) fn publication(&self, to: ShardIndex) -> Publication {
-        let exclude = self.exclude.and_then(|(shard, client)| (shard == to).then_some(client));
+    /// What a shard is told of it, where it knows the room as `room`.
+    pub(super) fn command(&self, to: ShardIndex, room: RoomKey) -> Command {
+        let excluded = self.exclude.and_then(|(shard, excluded)| (shard == to).then_some(excluded));
+        let exclude = match excluded {
+            Some(Excluded::Key(key)) => Some(key),
+            Some(Excluded::Id(_)) | None => None,
+        };
         let (offset, origin) = (self.offset, self.origin);
-        Publication { offset, message: self.message.clone(), key: self.key.clone(), exclude, origin }
+        let publication =
+            Publication { offset, message: self.message.clone(), key: self.key.clone(), exclude, origin };
+        match excluded {
+            Some(Excluded::Id(except)) => Command::PublishBut { room, publication, except },
+            Some(Excluded::Key(_)) | None => Command::Publish { room, publication },
+        }
     }
 }

@@ -5,7 +5,7 @@ use slotmap::KeyData;
 use super::life::Evicted;
 use super::*;
 use crate::id::ClientKey;
-use crate::inbox::{Inbox, Limits};
+use crate::inbox::{Command, Inbox, Limits};
 use crate::inspect::Recent;
 use crate::metrics::Source;
 use crate::ws::Draft;
@@ -52,7 +52,7 @@ fn names_the_excluded_client_to_its_own_shard_only() {
     room.enter(ShardIndex(0), key(1)).unwrap();
     room.enter(ShardIndex(1), key(2)).unwrap();
     let client = ClientKey::from(KeyData::from_ffi(5 << 32 | 3));
-    let said = Said { exclude: Some((ShardIndex(1), client)), ..said(10) };
+    let said = Said { exclude: Some((ShardIndex(1), Excluded::Key(client))), ..said(10) };
 
     room.publish(&outlets, said, 0, 1 << 20).unwrap();
 

@@ -25,7 +25,7 @@ impl Core {
             }
             Which::Keys(keys) => keys,
         };
-        let view = |key: ClientKey| Some((key, self.connection_view(self.clients.get(key)?)));
+        let view = |key: ClientKey| Some((key, self.connection_view(key)?));
         keys.into_iter().filter_map(view).collect()
     }
 
@@ -62,7 +62,8 @@ impl Core {
         weighed.into_iter().map(|(_, _, key)| key).collect()
     }
 
-    fn connection_view(&self, client: &Client) -> Connection {
+    fn connection_view(&self, key: ClientKey) -> Option<Connection> {
+        let client = self.clients.get(key)?;
         let now = self.now();
         let rooms = client.memberships.iter().filter_map(|membership| {
             let room = self.rooms.get(membership.room)?;
@@ -70,7 +71,8 @@ impl Core {
         });
         let expires_in =
             (client.expires_at != u32::MAX).then(|| TICK * client.expires_at.saturating_sub(now));
-        Connection {
+        Some(Connection {
+            key,
             client_id: client.session.client(),
             user: client.session.user().clone(),
             shard: self.index.0,
@@ -87,7 +89,7 @@ impl Core {
             rooms_total: client.rooms_joined(),
             is_held: client.held.is_some(),
             queue: self.queue_view(client),
-        }
+        })
     }
 
     pub(super) fn queue_view(&self, client: &Client) -> Option<Queue> {

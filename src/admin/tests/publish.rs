@@ -1,0 +1,316 @@
+use slotmap::KeyData;
+
+use super::*;
+use crate::hub::{OnOverflow, RoomOptions, Rule, Rules};
+use crate::id::{ClientKey, RoomId, RoomKey, ShardIndex, UserId};
+use crate::inbox::Publication;
+
+/// A gateway with one shard that takes what it is given when the test says so.
+struct Gateway {
+    admin: AdminHandle,
+    recorder: Recorder,
+    hub: Arc<Hub>,
+    inbox: Inbox,
+}
+
+impl Gateway {
+    fn new(options: Options) -> Self {
+        let (outlet, inbox) = Inbox::pair(Limits::default());
+        let state = state(&[], options);
+        let latest = Rule {
+            pattern: "ticker.*".to_owned(),
+            options: RoomOptions { overflow: OnOverflow::Latest, ..RoomOptions::default() },
+        };
+        let room_pending_bytes = 1000;
+        let rooms = Rules(Arc::new([latest]));
+        let options = hub::Options { room_pending_bytes, rooms, ..hub::Options::default() };
+        let hub = Hub::new(vec![outlet.clone()], options, state.clock);
+        let recorder = state.recorder.clone();
+        let state = State { hub: Arc::clone(&hub), shards: vec![outlet], ..state };
+        Self { admin: start(ANY_PORT, state).unwrap(), recorder, hub, inbox }
+    }
+
+    fn join(&self, room: &str) -> Arc<hub::Room> {
+        self.hub.join(&RoomId::parse(room).unwrap(), ShardIndex(0), room_key(1)).0
+    }
+
+    /// Status, head and JSON of the answer.
+    fn publish(&self, headers: &str, body: &str) -> (u16, String, Value) {
+        let headers = format!("Content-Type: application/json\r\n{headers}");
+        let (status, answer) = send(&self.admin, "POST", "/api/v1/publish", &headers, body);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (status, head.to_owned(), serde_json::from_str(body).unwrap())
+    }
+
+    /// The answers to lines that are sent in one piece.
+    fn lines(&self, body: &str) -> Vec<Value> {
+        let headers = "Content-Type: application/x-ndjson\r\n";
+        let (status, answer) = send(&self.admin, "POST", "/api/v1/publish", headers, body);
+        assert_eq!(status, 200, "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        // Chunks: what is JSON in them is what was asked for.
+        body.lines()
+            .filter(|line| line.starts_with('{'))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn commands(&self) -> Vec<Command> {
+        let mut commands = VecDeque::new();
+        self.inbox.take_all(&mut commands);
+        commands.into()
+    }
+
+    fn publications(&self) -> Vec<Publication> {
+        let publication = |command| match command {
+            Command::Publish { publication, .. } => publication,
+            other => panic!("not a publication: {other:?}"),
+        };
+        self.commands().into_iter().map(publication).collect()
+    }
+
+    fn count(&self, series: &str) -> u64 {
+        let page = self.recorder.render();
+        let line =
+            page.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{page}"));
+        line.trim().parse().unwrap()
+    }
+
+    fn results(&self) -> [u64; 4] {
+        ["ok", "repeated", "refused", "busy"]
+            .map(|result| self.count(&format!("fanfare_api_publishes_total{{result=\"{result}\"}}")))
+    }
+}
+
+fn gateway() -> Gateway {
+    Gateway::new(Options { answer: Duration::from_millis(50), ..Options::default() })
+}
+
+fn room_key(number: u64) -> RoomKey {
+    KeyData::from_ffi(1 << 32 | number).into()
+}
+
+/// A message without its time, which is the last number in it.
+fn timeless(publication: &Publication) -> String {
+    let mut message: Value = serde_json::from_slice(publication.message.payload()).unwrap();
+    assert!(message["timestamp"].take().as_u64().unwrap() > 1_000_000_000);
+    message.to_string()
+}
+
+#[test]
+fn a_room_gets_the_same_message_as_of_a_client_and_the_caller_its_place() {
+    let gateway = gateway();
+    gateway.join("5");
+    let body = r#"{"room_id":5,"from":"ann","content":"hi","data":{"n":18446744073709551615},"key":"k"}"#;
+
+    let (status, _, answer) = gateway.publish("", body);
+
+    let position = gateway.hub.existing(&RoomId::from_u64(5)).unwrap().position();
+    let epoch = format!("{:016x}", position.epoch);
+    assert_eq!((status, answer), (200, json!({ "offset": 1, "epoch": epoch })));
+    let publications = gateway.publications();
+    let text = str::from_utf8(publications[0].message.payload()).unwrap().to_owned();
+    let begin = r#"{"type":"message","from":"ann","room_id":5,"key":"k","content":"hi","data":{"n":18446744073709551615},"timestamp":"#;
+    assert!(text.starts_with(begin), "{text}");
+    assert_eq!(publications[0].key, None, "the room keeps them all");
+    assert_eq!(gateway.count("fanfare_broadcasts_total{source=\"api\"}"), 1);
+    assert_eq!(gateway.results(), [1, 0, 0, 0]);
+}
+
+#[test]
+fn a_room_that_numbers_its_messages_is_told_their_number_and_key() {
+    let gateway = gateway();
+    gateway.join("ticker.EUR");
+
+    gateway.publish("", r#"{"room_id":"ticker.EUR","content":"1.1","key":"bid"}"#);
+
+    let publications = gateway.publications();
+    let expected = r#"{"type":"message","room_id":"ticker.EUR","key":"bid","content":"1.1","timestamp":null,"offset":1}"#;
+    let found: Value = serde_json::from_str(&timeless(&publications[0])).unwrap();
+    assert_eq!(found, serde_json::from_str::<Value>(expected).unwrap());
+    assert!(publications[0].key.is_some());
+}
+
+#[test]
+fn a_room_without_members_has_no_place_to_tell() {
+    let gateway = gateway();
+
+    assert_eq!(gateway.publish("", r#"{"room_id":5,"content":"hi"}"#).2, json!({}));
+
+    assert!(gateway.commands().is_empty());
+}
+
+#[test]
+fn a_user_and_everyone_can_be_told() {
+    let gateway = gateway();
+    let client = ClientKey::from(KeyData::from_ffi(1 << 32 | 7));
+    gateway.hub.connect(&UserId::from_u64(7), hub::Address { shard: ShardIndex(0), client });
+    gateway.hub.join_everyone(ShardIndex(0), room_key(9));
+
+    assert_eq!(gateway.publish("", r#"{"to":7,"content":"hi"}"#).2, json!({ "delivered": 1 }));
+    assert_eq!(gateway.publish("", r#"{"to":8,"content":"hi"}"#).2, json!({ "delivered": 0 }));
+    assert_eq!(gateway.publish("", r#"{"everyone":true,"content":"hi"}"#).2, json!({}));
+
+    let commands = gateway.commands();
+    let Command::Direct { clients, message, .. } = &commands[0] else { panic!("{commands:?}") };
+    assert_eq!(clients.as_slice(), [client]);
+    assert!(message.payload().starts_with(br#"{"type":"message","to":7,"content":"hi","timestamp":"#));
+    assert!(matches!(commands[1], Command::Publish { room, .. } if room == room_key(9)));
+    assert_eq!(gateway.count("fanfare_direct_messages_total{source=\"api\"}"), 2);
+}
+
+#[test]
+fn one_connection_is_left_out_by_the_shard_that_has_it() {
+    let gateway = gateway();
+    gateway.join("5");
+
+    gateway.publish("", r#"{"room_id":5,"content":"hi","exclude":"00000000000000ff"}"#);
+
+    let commands = gateway.commands();
+    assert!(matches!(&commands[0], Command::PublishBut { except, .. } if except.0 == 255), "{commands:?}");
+}
+
+#[test]
+fn a_repeat_gets_the_first_answer_and_publishes_nothing() {
+    let gateway = gateway();
+    gateway.join("5");
+    let key = "Idempotency-Key: order-7\r\n";
+
+    let first = gateway.publish(key, r#"{"room_id":5,"content":"hi"}"#);
+    let again = gateway.publish(key, r#"{"room_id":5,"content":"hi"}"#);
+    let by_field = gateway.publish("", r#"{"room_id":5,"content":"hi","idempotency_key":"order-7"}"#);
+    let both = gateway.publish(key, r#"{"room_id":5,"content":"hi","idempotency_key":"order-7"}"#);
+    let other = gateway.publish("Idempotency-Key: order-8\r\n", r#"{"room_id":5,"content":"hi"}"#);
+
+    assert_eq!(first.2["offset"], 1);
+    assert!([&again, &by_field, &both].iter().all(|repeat| repeat.2 == first.2), "{again:?}");
+    assert_eq!(other.2["offset"], 2);
+    assert_eq!(gateway.publications().len(), 2);
+    assert_eq!(gateway.results(), [2, 3, 0, 0]);
+    let (status, _, answer) =
+        gateway.publish(key, r#"{"room_id":5,"content":"hi","idempotency_key":"order-9"}"#);
+    assert_eq!((status, &answer["error"]), (400, &json!("bad_request")));
+    let long = format!("Idempotency-Key: {}\r\n", "x".repeat(129));
+    assert_eq!(gateway.publish(&long, r#"{"room_id":5,"content":"hi"}"#).0, 400);
+}
+
+#[test]
+fn a_full_room_is_told_with_retry_after_and_the_key_may_be_tried_again() {
+    let gateway = gateway();
+    let room = gateway.join("5");
+    let body = json!({ "room_id": 5, "content": "x".repeat(600), "idempotency_key": "a" }).to_string();
+    let other = json!({ "room_id": 5, "content": "x".repeat(600), "idempotency_key": "b" }).to_string();
+
+    assert_eq!(gateway.publish("", &body).0, 200);
+    let (status, head, answer) = gateway.publish("", &other);
+    assert_eq!((status, &answer["error"]), (503, &json!("unavailable")));
+    assert!(head.contains("\r\nretry-after: 1"), "{head}");
+    let bytes = gateway.publications()[0].message.frame().len();
+    room.release(ShardIndex(0), room_key(1), hub::Served { bytes, deliveries: 1 }, 0);
+    assert_eq!(gateway.publish("", &other).0, 200);
+    assert_eq!(gateway.results(), [2, 0, 0, 1]);
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_and_named() {
+    let gateway = gateway();
+    let long = |bytes| format!(r#"{{"room_id":5,"content":"{}"}}"#, "x".repeat(bytes));
+    for (body, status, part) in [
+        ("{".to_owned(), 400, "is not valid JSON"),
+        (r#"{"room_id":5}"#.to_owned(), 400, "`content` is missing"),
+        (r#"{"rom_id":5,"content":"x"}"#.to_owned(), 400, "\"rom_id\" is not known here"),
+        (long(70_000), 413, "the body has more than 69632 bytes"),
+        (long(69_000), 413, "more than `limits.message_bytes`, 65536 bytes"),
+    ] {
+        let (found, _, answer) = gateway.publish("", &body);
+        assert_eq!(found, status, "{answer}");
+        assert!(answer["message"].as_str().unwrap().contains(part), "{answer}");
+    }
+    assert_eq!(gateway.publish("", &long(65_536)).0, 200);
+    let (status, answer) =
+        send(&gateway.admin, "POST", "/api/v1/publish", "Content-Type: text/plain\r\n", "{}");
+    assert_eq!(status, 415, "{answer}");
+    let headers = "Content-Type: application/x-ndjson\r\nIdempotency-Key: a\r\n";
+    assert_eq!(send(&gateway.admin, "POST", "/api/v1/publish", headers, "{}").0, 400);
+    let (status, answer) = send(&gateway.admin, "POST", "/api/v1/publish", "Origin: http://a\r\n", "{}");
+    assert_eq!(status, 403, "{answer}");
+}
+
+#[test]
+fn each_line_is_answered_in_its_turn_whatever_the_others_are() {
+    let gateway = gateway();
+    gateway.join("5");
+    let long = format!(r#"{{"room_id":5,"content":"{}"}}"#, "x".repeat(70_000));
+    let lines = [
+        r#"{"room_id":5,"content":"one"}"#,
+        "",
+        r#"{"room_id":6,"content":"nobody"}"#,
+        "nonsense",
+        &long,
+        r#"{"room_id":5,"content":"two","idempotency_key":"a"}"#,
+        r#"{"room_id":5,"content":"two","idempotency_key":"a"}"#,
+        r#"{"to":5,"content":"three"}"#,
+        r#"{"room_id":5,"content":"last, without an end"}"#,
+    ];
+
+    let answers = gateway.lines(&lines.join("\n"));
+
+    let told: Vec<_> =
+        answers.iter().map(|answer| (answer["offset"].as_u64(), answer["error"].as_str())).collect();
+    let expected = [
+        (Some(1), None),
+        (None, None),
+        (None, Some("bad_request")),
+        (None, Some("too_long")),
+        (Some(2), None),
+        (Some(2), None),
+        (None, None),
+        (Some(3), None),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(gateway.publications().len(), 3);
+}
+
+#[test]
+fn lines_that_find_no_room_wait_for_it_and_then_are_refused() {
+    let gateway = gateway();
+    gateway.join("5");
+    let line = json!({ "room_id": 5, "content": "x".repeat(600) }).to_string();
+
+    let answers = gateway.lines(&format!("{line}\n{line}\n{{\"room_id\":6,\"content\":\"other\"}}\n"));
+
+    assert_eq!(answers[0]["offset"], 1);
+    assert_eq!(answers[1]["error"], "unavailable");
+    assert_eq!(answers[2], json!({}));
+}
+
+#[test]
+fn a_line_is_answered_before_the_next_is_sent_and_silence_ends_the_request() {
+    let options = Options { peer: Duration::from_millis(300), ..Options::default() };
+    let gateway = Gateway::new(options);
+    gateway.join("5");
+    let mut stream = TcpStream::connect(gateway.admin.addr()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "POST /api/v1/publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    for offset in 1..=3 {
+        let line = "{\"room_id\":5,\"content\":\"hi\"}\n";
+        write!(stream, "{:x}\r\n{line}\r\n", line.len()).unwrap();
+        let wanted = format!("{{\"offset\":{offset},");
+        while !answer.contains(&wanted) {
+            let mut piece = [0; 1024];
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "{answer}");
+            answer.push_str(str::from_utf8(&piece[..read]).unwrap());
+        }
+    }
+
+    stream.read_to_string(&mut answer).unwrap();
+
+    assert!(answer.contains("{\"error\":\"timeout\",\"message\":"), "{answer}");
+    assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+}
