@@ -71,7 +71,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     return promise;
   }
 
-  /** Closes the connection for good. What waits is rejected; loops over rooms end. */
+  /** Closes the connection for good. What waits is rejected; rooms are left, and keep their positions for another `join()`. */
   close(): void {
     if (this.#state === "closed") return;
     if (this.#line) this.#forget(this.#line._close());
@@ -344,7 +344,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new FanfareError("timeout", "no token in time")), 4 * timeout);
     });
-    const token = await Promise.race([getToken!(), late]).finally(() => clearTimeout(timer));
+    const asked = (async () => getToken!())();
+    const token = await Promise.race([asked, late]).finally(() => clearTimeout(timer));
     if (!token || token === this.#refusedToken) throw new FanfareError("unauthorized", "no token to be had");
     return token;
   }
@@ -378,7 +379,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
     for (const type of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(type, () => this.#wake(type), { signal });
-    globalThis.document?.addEventListener("visibilitychange", () => this.#wake("visibilitychange"), { signal });
+    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#wake("visible"), { signal });
   }
 
   /** Something has happened to the network or the page: does not wait for timers to find out what. */

@@ -64,7 +64,7 @@ export class Line {
   /** From the welcome on: asks after so much silence whether the gateway is still there. */
   _watchOver(quiet: number): void {
     this.#quiet = quiet;
-    this.#rest(quiet);
+    this.#rest();
   }
 
   /** Asks at once. */
@@ -76,7 +76,7 @@ export class Line {
     clearTimeout(this.#watch);
     this.#watch = setTimeout(() => {
       if (this.#heardAt < askedAt) this._drop("nothing heard");
-      else this.#rest(this.#quiet);
+      else this.#rest();
     }, this.#pingDelay);
   }
 
@@ -106,7 +106,7 @@ export class Line {
   /** What comes from here on waits until the tasks that are due have run, so that who has just joined can begin to listen. */
   _hold(): void {
     this.#held ??= [];
-    setTimeout(() => this.#release());
+    setTimeout(() => this.#release(), 0);
   }
 
   /** Ends the connection in good order, and returns what was not answered. */
@@ -131,14 +131,12 @@ export class Line {
     this.#socket.onerror = () => {};
   }
 
-  #rest(quiet: number): void {
+  #rest(): void {
     clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => {
-      const left = this.#heardAt + this.#quiet - Date.now();
-      // More than the whole is left only when the clock was set back.
-      if (left > 0 && left <= this.#quiet) this.#rest(left);
-      else this._probe();
-    }, quiet);
+    const left = this.#heardAt + this.#quiet - Date.now();
+    // More than the whole is left only when the clock was set back.
+    if (left > 0 && left <= this.#quiet) this.#watch = setTimeout(() => this.#rest(), left);
+    else this._probe();
   }
 
   #receive(text: string): void {

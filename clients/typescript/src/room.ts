@@ -54,10 +54,11 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     return this.#client._ask({ type: "presence", room_id: this.id, ...options });
   }
 
-  /** Leaves the room; its loops end. */
+  /** Leaves the room; its loops end. To join it again is to begin anew. */
   async leave(): Promise<void> {
     if (!this._wanted) return;
     this._end();
+    this.position = undefined;
     await this.#client._leave(this.id);
   }
 
@@ -66,23 +67,23 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     let waiting: Message<Data>[] = [];
     let end: { error?: FanfareError } | undefined;
     let wake = () => {};
+    const finish = (left: { error?: FanfareError }) => {
+      end ??= left;
+      wake();
+    };
     const stops = [
+      this.on("left", finish),
       this.on("message", (message) => {
-        if (waiting.push(message) > LOOP_MESSAGES_MAX) {
-          waiting = [];
-          end = { error: new FanfareError("overflow", `the loop is ${LOOP_MESSAGES_MAX} messages behind`) };
-        }
-        wake();
-      }),
-      this.on("left", (left) => {
-        end ??= left;
-        wake();
+        if (end) return;
+        if (waiting.push(message) <= LOOP_MESSAGES_MAX) return wake();
+        waiting = [];
+        finish({ error: new FanfareError("overflow", `the loop is ${LOOP_MESSAGES_MAX} messages behind`) });
       }),
     ];
     try {
       for (;;) {
         const message = waiting.shift();
-        if (message && end?.error?.code !== "overflow") yield message;
+        if (message) yield message;
         else if (end?.error) throw end.error;
         else if (end) return;
         else await new Promise<void>((resolve) => (wake = resolve));
