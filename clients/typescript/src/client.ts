@@ -39,14 +39,9 @@ export class Fanfare extends Emitter<FanfareEvents> {
     super();
     this.#url = new URL(url, globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
-    this.#options = {
-      minReconnectDelay: 500,
-      maxReconnectDelay: 20_000,
-      timeout: 5000,
-      maxServerPingDelay: 10_000,
-      ...options,
-      queue: { max: 256, policy: "reject", ...options.queue },
-    };
+    const { minReconnectDelay = 500, maxReconnectDelay = 20_000, timeout = 5000, maxServerPingDelay = 10_000, queue = {} } = options;
+    const { max = 256, policy = "reject" } = queue;
+    this.#options = { ...options, minReconnectDelay, maxReconnectDelay, timeout, maxServerPingDelay, queue: { max, policy } };
     if (options.token) this.#take(options.token);
     options.signal?.addEventListener("abort", () => this.close());
   }
@@ -217,15 +212,29 @@ export class Fanfare extends Emitter<FanfareEvents> {
     this.#flush();
   }
 
-  /** Joins all rooms again by one message. */
+  /** Joins all rooms again by one message, unless they are so many that it would be too long. */
   async #resume(session: string, known: Room<any>[]): Promise<void> {
-    const { rooms } = await this._command({ type: "resume", session, rooms: known.map((room) => room._place()) });
+    const places: Wire[] = [];
+    let length = 0;
+    for (const room of known) {
+      places.push(room._place());
+      length += JSON.stringify(room._place()).length;
+      if (length < RESUME_LENGTH_MAX) continue;
+      // In the name of no session: those that are not listed here would be joined without their positions.
+      await this.#rejoin("", places.splice(0));
+      length = 0;
+    }
+    await this.#rejoin(session, places);
+  }
+
+  async #rejoin(session: string, places: Wire[]): Promise<void> {
+    const { rooms } = await this._command({ type: "resume", session, rooms: places });
     for (const entry of rooms as Wire[]) {
       const room = this.#rooms.get(String(entry.room_id));
       // The lost session was in it, and it has been left since.
       if (!room?._wanted) this._command({ type: "leave", room_id: entry.room_id }).catch(() => {});
       else if (entry.code) room._refused(new FanfareError(entry.code, entry.content));
-      else room._entered(entry);
+      else if (!room.joined) room._entered(entry);
     }
   }
 
@@ -321,7 +330,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
       this.#flush();
     });
     const { max, policy } = this.#options.queue;
-    while (this.#queue.length > max!) {
+    if (this.#queue.length > max) {
       if (policy === "drop-oldest") this.#queue.shift()!.reject(new FanfareError("dropped", "a newer message took its place in the queue"));
       else this.#queue.pop()!.reject(new FanfareError("queue_full", `${max} messages wait already`));
     }
@@ -408,6 +417,8 @@ const isFinal = (code: number): boolean => code === 1000 || code === 1008 || (co
 const CONTENT_KEYS = new Set(["content", "data", "key"]);
 /** Milliseconds of silence before a ping is sent, at most: a dead line is to be noticed sooner than the gateway would. */
 const QUIET_MAX = 25_000;
+/** Characters, of up to three bytes each; the gateway takes 64 KiB. */
+const RESUME_LENGTH_MAX = 20_000;
 /** Milliseconds until the next attempt to renew a token. */
 const RENEWAL_RETRY = 10_000;
 /** Milliseconds that setTimeout can count. */

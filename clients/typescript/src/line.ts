@@ -103,10 +103,12 @@ export class Line {
     return this.#sent.size > 0;
   }
 
-  /** What comes from here on waits until the tasks that are due have run, so that who has just joined can begin to listen. */
+  /** What comes from here on waits until the promises that are settled have been acted on, so that who has just joined can begin to listen. */
   _hold(): void {
-    this.#held ??= [];
-    setTimeout(() => this.#release(), 0);
+    // Pages do so by themselves before each message; `ws` hands out all that has come in one go.
+    if (!setImmediate || this.#held) return;
+    this.#held = [];
+    setImmediate(() => this.#release());
   }
 
   /** Ends the connection in good order, and returns what was not answered. */
@@ -186,5 +188,6 @@ export function unanswered(request: Request, otherwise: "timeout" | "disconnecte
   return new FanfareError(code, `no answer to \`${request.message.type}\`: ${meaning}`);
 }
 
+const { setImmediate } = globalThis as { setImmediate?: (run: () => void) => void };
 const OPEN = 1;
 const BUFFERED_BYTES_MAX = 1 << 20;

@@ -161,8 +161,9 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     if (message.type === "leave" && message.from === undefined) return this._end(new FanfareError("unsubscribed", message.reason ?? ""));
     const offset: number | undefined = message.to_offset ?? message.offset;
     if (offset !== undefined && this.position) {
-      if (offset <= this.position.offset) return;
-      this.position = { epoch: this.position.epoch, offset };
+      if (offset > this.position.offset) this.position = { epoch: this.position.epoch, offset };
+      // Seen already; but what was missed is always told.
+      else if (message.type !== "gap") return;
     }
     this._emit(message.type, message as any);
   }

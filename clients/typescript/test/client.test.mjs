@@ -179,6 +179,27 @@ test("one message joins all rooms again, each where it was", async (context) => 
   assert.deepEqual(rooms[1].position, { epoch: "g", offset: 5 });
 });
 
+test("so many rooms that one message would be too long are joined again by several, each once", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context);
+  const rooms = [];
+  for (let number = 0; number < 400; number += 1) rooms.push(await joined(fanfare, `${number}`.padStart(120, "x")));
+  await comeBack();
+  const asked = [];
+  for (let count = 0; FakeSocket.last.request("resume") && count < 10; count += 1) {
+    const { rooms: places, session } = FakeSocket.last.request("resume");
+    asked.push([session, places.length]);
+    FakeSocket.last.sent.forEach((message) => assert.ok(JSON.stringify(message).length < 60_000));
+    const answer = FakeSocket.last.answer("resume", { resumed: true, rooms: places.map(({ room_id, epoch, offset }) => ({ room_id, epoch, offset, recovered: true })) });
+    FakeSocket.last.sent.length = 0;
+    await answer;
+  }
+  assert.equal(asked.reduce((sum, [, count]) => sum + count, 0), 400);
+  // The last one names the session, when all of its rooms are joined.
+  assert.deepEqual(asked.map(([session]) => session), ["", "", "", "s1"]);
+  assert.ok(rooms.every(({ joined }) => joined));
+});
+
 test("a gateway that knows no resume is asked room by room", async (context) => {
   stopTheClock(context);
   const fanfare = await connected(context);
