@@ -105,7 +105,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const line = this.#line!;
     return new Promise((resolve, reject) => {
       line._send({
-        message,
+        text: JSON.stringify(message),
         unanswered: "disconnected",
         resolve(answer) {
           line._hold();
@@ -137,6 +137,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const { timeout, maxServerPingDelay, getToken, websocket = globalThis.WebSocket } = this.#options;
     this.#comeBackAt = undefined;
     this.#change("connecting");
+    // A listener may have closed the client.
+    if (attempt !== this.#attempt) return;
     if (getToken && (!this.#token || Date.now() >= this.#renewAt)) {
       try {
         const token = await this.#getToken();
@@ -283,7 +285,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
   #comeBack(code: number, reason: string): void {
     const retryIn = this.#comeBackAt === undefined ? this._delay(this.#failures++) : Math.max(0, this.#comeBackAt - Date.now());
     this.#change("waiting");
-    this._emit("close", { code, reason, retryIn });
+    if (this.#state === "waiting") this._emit("close", { code, reason, retryIn });
     this.#dialIn(retryIn);
   }
 
@@ -313,7 +315,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const answer = new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
       if (this.#state === "closed") return reject(new FanfareError("closed", "not connected: call connect() first"));
-      const request: Request = { message, resolve, reject, ...(unanswered && { unanswered }) };
+      // What is changed later is not what was published.
+      const request: Request = { text: JSON.stringify(message), resolve, reject, ...(unanswered && { unanswered }) };
       const abort = () => {
         const at = this.#queue.indexOf(request);
         if (at >= 0) this.#queue.splice(at, 1);

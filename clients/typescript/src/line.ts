@@ -5,7 +5,8 @@ import type { WebSocketLike } from "./types.js";
 export type Wire = Record<string, any>;
 
 export interface Request {
-  message: Wire;
+  /** An object without `id`, in JSON. */
+  text: string;
   /** How it is rejected when the connection ends first; without it, it is asked again on the next. */
   unanswered?: "unconfirmed" | "disconnected";
   resolve(answer: any): void;
@@ -35,6 +36,7 @@ export class Line {
   #lastId = 0;
   #heardAt = 0;
   #quiet = 0;
+  #asked = false;
   #watch: ReturnType<typeof setTimeout>;
   #held: string[] | undefined;
   #fault = "";
@@ -57,7 +59,7 @@ export class Line {
       while (this.#held) this.#release();
       this.#end(code, reason || this.#fault);
     };
-    // Longer than for an answer: in a storm the gateway lets connections in one after the other, and to begin again would be to go to the end of the line.
+    // Longer than for an answer: in a storm the gateway lets in one after the other, and who begins anew is the last again.
     this.#watch = setTimeout(() => this._drop("no welcome in time"), 4 * timeout);
   }
 
@@ -69,8 +71,9 @@ export class Line {
 
   /** Asks at once. */
   _probe(): void {
-    // Before the welcome another clock is running.
-    if (this.#over || !this.#quiet) return;
+    // Before the welcome another clock is running, and after a question that of its answer.
+    if (this.#over || !this.#quiet || this.#asked) return;
+    this.#asked = true;
     const askedAt = Date.now();
     this.#socket.send('{"type":"ping"}');
     clearTimeout(this.#watch);
@@ -91,7 +94,7 @@ export class Line {
       else this.#events.settled();
     }, this.#timeout);
     this.#sent.set(id, { ...request, timer });
-    this.#socket.send(JSON.stringify({ ...request.message, id }));
+    this.#socket.send(`${request.text.slice(0, -1)},"id":${id}}`);
   }
 
   /** False while too much waits in the socket, which has no bound of its own, and when it is closing. */
@@ -103,7 +106,7 @@ export class Line {
     return this.#sent.size > 0;
   }
 
-  /** What comes from here on waits until the promises that are settled have been acted on, so that who has just joined can begin to listen. */
+  /** What comes from here on waits until promises that are settled have been acted on: who has just joined begins to listen then. */
   _hold(): void {
     // Pages do so by themselves before each message; `ws` hands out all that has come in one go.
     if (!setImmediate || this.#held) return;
@@ -134,6 +137,7 @@ export class Line {
   }
 
   #rest(): void {
+    this.#asked = false;
     clearTimeout(this.#watch);
     const left = this.#heardAt + this.#quiet - Date.now();
     // More than the whole is left only when the clock was set back.
@@ -184,8 +188,7 @@ export class Line {
 /** Says of a request that got no answer what that means. */
 export function unanswered(request: Request, otherwise: "timeout" | "disconnected"): FanfareError {
   const code = request.unanswered === "unconfirmed" ? "unconfirmed" : otherwise;
-  const meaning = code === "unconfirmed" ? "it may or may not have been published" : "ask again";
-  return new FanfareError(code, `no answer to \`${request.message.type}\`: ${meaning}`);
+  return new FanfareError(code, `no answer${code === "unconfirmed" ? ": it may or may not have been published" : ""}`);
 }
 
 const { setImmediate } = globalThis as { setImmediate?: (run: () => void) => void };

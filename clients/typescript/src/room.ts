@@ -18,6 +18,7 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   readonly #client: Fanfare;
   readonly #history: number;
   #joining: Deferred<Joined> | undefined;
+  #attempt = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal */
@@ -102,15 +103,14 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   async _enter(): Promise<void> {
     // Refused a moment ago, and to be tried again in its own time.
     if (this.#retry) return;
-    const attempt = this.#joining;
+    const attempt = ++this.#attempt;
     const start = this.position ? { recover: this.position } : this.#history && !this._known ? { history: this.#history } : {};
-    // Left, and perhaps joined again, or joined by other means while this was under way.
-    const stale = () => !this._wanted || this.joined || this.#joining !== attempt;
+    const isLast = () => attempt === this.#attempt;
     try {
       const ack = await this.#client._command({ type: "join", room_id: this.id, ...start });
-      if (!stale()) this._entered(ack);
+      if (isLast()) this._entered(ack);
     } catch (error) {
-      if (!stale()) this._refused(error as FanfareError);
+      if (isLast()) this._refused(error as FanfareError);
     }
   }
 
@@ -128,8 +128,6 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
 
   /** The gateway has not let this client in. @internal */
   _refused(error: FanfareError): void {
-    // The loss of the connection: the next one takes care of it.
-    if (error.code === "disconnected" || error.code === "timeout") return;
     if (this._known && TEMPORARY.has(error.code)) {
       this.#retry = setTimeout(() => {
         this.#retry = undefined;
@@ -141,6 +139,7 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   /** The connection is lost; the wish stays. @internal */
   _lost(): void {
     this.joined = false;
+    this.#attempt++;
     clearTimeout(this.#retry);
     this.#retry = undefined;
   }

@@ -273,6 +273,47 @@ test("a join that is wished for without a connection is sent with the next, once
   assert.deepEqual(await room.join(), { epoch: "e", offset: 10, recovered: true }, "is in it already");
 });
 
+test("who asks for a room that is being joined again waits for that", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context);
+  const room = await joined(fanfare, "a");
+  await comeBack();
+  await FakeSocket.last.refuse("resume", "unknown_type");
+  const joining = room.join();
+  await FakeSocket.last.answer("join", { epoch: "e", offset: 10, recovered: true });
+  assert.equal(FakeSocket.last.sent.length, 2);
+  assert.deepEqual(await joining, { epoch: "e", offset: 10, recovered: true });
+});
+
+test("a join without an answer ends the connection, and is sent again with the next", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context, { timeout: 1000 });
+  const joining = fanfare.room("a").join();
+  await pass(900);
+  FakeSocket.last.say({ type: "pong" });
+  await pass(1000);
+  assert.equal(FakeSocket.all.length, 2);
+  await FakeSocket.last.welcome();
+  await FakeSocket.last.answer("join", { epoch: "e", offset: 10, recovered: false });
+  assert.equal((await joining).offset, 10);
+});
+
+test("a listener may close the client at any state", async (context) => {
+  stopTheClock(context);
+  for (const state of ["connecting", "open", "waiting"]) {
+    const fanfare = client(context);
+    fanfare.on("state", (now) => now === state && fanfare.close());
+    fanfare.room("a").join().catch(() => {});
+    fanfare.connect();
+    await settle();
+    if (state !== "connecting") await FakeSocket.last.welcome();
+    if (state === "waiting") await FakeSocket.last.end();
+    await pass(60_000);
+    assert.equal(FakeSocket.all.length, state === "connecting" ? 0 : 1, state);
+    assert.equal(fanfare.log.at(-1)[1].retryIn, undefined, state);
+  }
+});
+
 test("a join that is refused rejects and is not tried again", async (context) => {
   stopTheClock(context);
   const fanfare = await connected(context);
@@ -367,6 +408,19 @@ test("publishing says what kind of thing is published", async (context) => {
     { data: 5 },
     { data: false },
   ]);
+});
+
+test("what is published is what it was then, and what JSON cannot say is refused", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context);
+  await assert.rejects(fanfare.send("ben", { data: 1n }), TypeError);
+  await FakeSocket.last.end();
+  const data = { x: 1 };
+  kept(fanfare.send("ben", data));
+  data.x = 2;
+  await pass(500);
+  await FakeSocket.last.welcome();
+  assert.deepEqual(FakeSocket.last.sent, [{ type: "message", to: "ben", data: { x: 1 }, id: 1 }]);
 });
 
 test("a publication without an answer is said to be in doubt and is not repeated; a question is asked again", async (context) => {
@@ -625,8 +679,11 @@ test("a page that is shown again or online again does not wait, and looks whethe
   assert.deepEqual(FakeSocket.last.sent, [{ type: "ping" }]);
   FakeSocket.last.say({ type: "pong" });
   await pass(1);
-  page.dispatchEvent(new Event("offline"));
   await pass(3100);
+  for (let count = 0; count < 4; count += 1) {
+    page.dispatchEvent(new Event("offline"));
+    await pass(1000);
+  }
   assert.equal(fanfare.state, "waiting", "the line did not answer");
   await FakeSocket.last.end();
   await pass(5000);
