@@ -19,6 +19,8 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   readonly #history: number;
   #joining: Deferred<Joined> | undefined;
   #attempt = 0;
+  /** Offsets of own messages that do not come here, after the position and in order; few, and empty where nothing has offsets. */
+  readonly #own = new Set<number>();
   #retry: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal */
@@ -43,7 +45,10 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
 
   /** Publishes to the members. The answer says that the message has its place in the room's order. */
   publish(data: Data | Content<Data>, options?: PublishOptions): Promise<{ offset: number }> {
-    return this.#client._publish({ room_id: this.id }, data, options);
+    const answer: Promise<{ offset: number }> = this.#client._publish({ room_id: this.id }, data, options);
+    // What was not to come to this connection is not to come to the next one either.
+    if (options?.echo === false) answer.then(({ offset }) => this.#skip(offset)).catch(() => {});
+    return answer;
   }
 
   /** Reads back: the first messages after `since`, or the last ones. Long answers are cut; go on from the last message. */
@@ -120,7 +125,10 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     const again = this._known || this.position !== undefined;
     this.joined = this._known = true;
     // What follows begins at our own position, or with the last messages that were asked for.
-    if (!recovered || !this.position) this.position = { epoch, offset: again ? offset : Math.max(0, offset - this.#history) };
+    if (!recovered || !this.position) {
+      this.position = { epoch, offset: again ? offset : Math.max(0, offset - this.#history) };
+      this.#own.clear();
+    }
     const joined = { epoch, offset, recovered };
     if (again) this._emit("resumed", joined);
     this.#settle(joined);
@@ -160,11 +168,27 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     if (message.type === "leave" && message.from === undefined) return this._end(new FanfareError("unsubscribed", message.reason ?? ""));
     const offset: number | undefined = message.to_offset ?? message.offset;
     if (offset !== undefined && this.position) {
-      if (offset > this.position.offset) this.position = { epoch: this.position.epoch, offset };
+      if (offset > this.position.offset) this.#pass(offset);
       // Seen already; but what was missed is always told.
       else if (message.type !== "gap") return;
     }
     this._emit(message.type, message as any);
+  }
+
+  #skip(offset: number): void {
+    if (!this.position || offset <= this.position.offset || this.#own.size >= OWN_MAX) return;
+    this.#own.add(offset);
+    this.#pass(this.position.offset);
+  }
+
+  /** Moves the position there, and on over own messages. */
+  #pass(offset: number): void {
+    for (const own of this.#own) {
+      if (own > offset + 1) break;
+      this.#own.delete(own);
+      offset = Math.max(offset, own);
+    }
+    this.position = { epoch: this.position!.epoch, offset };
   }
 
   #settle(joined: Joined): void {
@@ -174,6 +198,7 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
 }
 
 const LOOP_MESSAGES_MAX = 10_000;
+const OWN_MAX = 256;
 
 /** Refusals that may be none a little later. */
 const TEMPORARY = new Set(["unavailable", "rate_limited", "internal"]);

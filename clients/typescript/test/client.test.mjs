@@ -359,6 +359,35 @@ test("what was seen is not given again, and a gap moves on", async (context) => 
   assert.deepEqual(room.position, { epoch: "e", offset: 17 });
 });
 
+test("what was published without an echo is not asked for after a loss either", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context);
+  const room = await joined(fanfare, "a");
+  const publish = async (offset) => {
+    const answer = room.publish("mine", { echo: false });
+    await FakeSocket.last.answer("message", { offset });
+    await answer;
+  };
+  await publish(11);
+  assert.equal(room.position.offset, 11, "nothing is missing before it");
+  await publish(13);
+  await publish(14);
+  await publish(16);
+  assert.equal(room.position.offset, 11, "12 has not come");
+  FakeSocket.last.say(message(12));
+  assert.equal(room.position.offset, 14);
+  await comeBack();
+  assert.equal(FakeSocket.last.request("resume").rooms[0].offset, 14);
+  await FakeSocket.last.answer("resume", { resumed: true, rooms: [back(room, { offset: 17 })] });
+  for (const offset of [15, 16, 17]) FakeSocket.last.say(message(offset));
+  assert.deepEqual(offsets(room), [12, 15, 17]);
+  assert.equal(room.position.offset, 17);
+  for (let offset = 19; offset < 1000; offset += 2) await publish(offset);
+  FakeSocket.last.say(message(18));
+  FakeSocket.last.say(message(2000));
+  assert.equal(room.position.offset, 2000);
+});
+
 test("begins after the position that is given", async (context) => {
   stopTheClock(context);
   const fanfare = await connected(context);
