@@ -30,7 +30,7 @@ before(async () => {
   const config = `
 [[rooms]]
 match = "*"
-history = { messages = 20000, age = "10m" }
+history = { messages = 100000, age = "10m", bytes = "32MiB" }
 `;
   gateway = await start([], { HEARTBEAT__PING: "1s", HEARTBEAT__TIMEOUT: "3s", ORIGINS: site.origin }, { config });
   browser = await chromium.launch({

@@ -10,10 +10,13 @@ import { Fanfare } from "../dist/fanfare.js";
 import { inTime, start, until } from "./gateway.mjs";
 import { chances, HARMS, Proxy, SEED } from "./proxy.mjs";
 
-const WITH_HISTORY = `
+const HISTORIES = `
+[[rooms]]
+match = "short"
+history = { messages = 20 }
 [[rooms]]
 match = "*"
-history = { messages = 20000, age = "10m" }
+history = { messages = 100000, age = "10m", bytes = "32MiB" }
 `;
 /** Everything quick, so that a test sees many losses. */
 const QUICK = { websocket: WebSocket, minReconnectDelay: 5, maxReconnectDelay: 50, timeout: 150, maxServerPingDelay: 150 };
@@ -21,7 +24,7 @@ const QUICK = { websocket: WebSocket, minReconnectDelay: 5, maxReconnectDelay: 5
 let gateway;
 before(async () => {
   // Pings as often as it may be: the client asks after as much silence.
-  gateway = await start([], { HEARTBEAT__PING: "1s", HEARTBEAT__TIMEOUT: "3s" }, { config: WITH_HISTORY });
+  gateway = await start([], { HEARTBEAT__PING: "1s", HEARTBEAT__TIMEOUT: "3s" }, { config: HISTORIES });
 });
 after(() => gateway?.stop());
 
@@ -123,6 +126,40 @@ test(`what is published over such a line is there once, at most once when in dou
     assert.deepEqual(seen.offsets, upTo(last));
     assert.deepEqual(seen.gaps, []);
   }
+});
+
+test(`what a short history has forgotten is told, and nothing else is missing (seed ${SEED})`, async (context) => {
+  const chance = chances(SEED + 3);
+  const proxy = await proxied(context);
+  const sender = await open(context, gateway.url, { timeout: 5000 });
+  const source = sender.room("short");
+  await source.join();
+  const reader = await watched(context, proxy.url, "short");
+  // Where the reader stands, and from where it was told to go on.
+  const jumps = [];
+  reader.room.on("resumed", ({ recovered, offset }) => recovered || jumps.push([reader.offsets.at(-1) ?? 0, offset + 1]));
+  reader.room.on("gap", ({ from_offset, to_offset }) => jumps.push([from_offset - 1, to_offset + 1]));
+  let harmed = 0;
+  proxy.plan = () => ({ bytes: Math.floor(chance() ** 2 * 10_000), how: HARMS[harmed++ % HARMS.length] });
+  proxy.harm("reset");
+  while (proxy.accepted < 30) {
+    for (let count = Math.ceil(chance() * 10); count > 0; count -= 1) await source.publish("x");
+    await pause(chance() * 20);
+    if (chance() < 0.1) proxy.harm(HARMS[harmed++ % HARMS.length]);
+  }
+  proxy.plan = () => undefined;
+  proxy.harm("reset");
+  await until(() => reader.client.state === "waiting" || proxy.open === 1, "breaking");
+  await inTime(reader.client.connect(), "coming back");
+  const { offset: last } = await source.publish("the last");
+  await until(() => reader.offsets.at(-1) === last, "the last message");
+  let before = 0;
+  for (const offset of reader.offsets) {
+    assert.ok(offset > before, `${offset} after ${before}`);
+    if (offset > before + 1) assert.ok(jumps.some(([from, to]) => from <= before && to >= offset), `${before} to ${offset}: ${JSON.stringify(jumps)}`);
+    before = offset;
+  }
+  assert.ok(jumps.length > 0);
 });
 
 test("a hundred rooms come back by one message", async (context) => {
