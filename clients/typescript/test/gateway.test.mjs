@@ -9,6 +9,7 @@ import { WebSocket } from "ws";
 
 import { Fanfare } from "../dist/fanfare.js";
 import { inTime, start, until } from "./gateway.mjs";
+import { Proxy } from "./proxy.mjs";
 
 let gateway;
 before(async () => {
@@ -73,6 +74,55 @@ test("a loop ends when the room is left", async (context) => {
   await room.leave();
   await inTime(loop, "the end of the loop");
   assert.deepEqual(got, ["1", "2", "3"]);
+});
+
+test("who comes and goes is told, who only lost the line and is back is not", async (context) => {
+  const proxy = await Proxy.before(gateway.url);
+  context.after(() => proxy.stop());
+  const ann = await open(context, "?user=ann");
+  const room = ann.room("demo.presence");
+  const told = [];
+  for (const type of ["join", "leave"]) room.on(type, ({ from }) => told.push([type, from]));
+  await room.join();
+  const ben = new Fanfare(`${proxy.url}?user=7`, { websocket: WebSocket, minReconnectDelay: 20 });
+  context.after(() => ben.close());
+  await ben.connect();
+  const his = ben.room("demo.presence");
+  await his.join();
+  await until(() => told.length > 0 && told.at(-1)[1] === 7, "the join");
+  const { users, members } = await room.presence();
+  assert.equal(users, 2);
+  assert.deepEqual(members.map(({ user }) => user).sort(), [7, "ann"].sort());
+  const page = await room.presence({ limit: 1 });
+  assert.equal((await room.presence({ limit: 1, after: page.next })).members.length, 1);
+  const resumed = new Promise((resolve) => his.on("resumed", resolve));
+  proxy.harm("reset");
+  await ann.broadcast("meanwhile");
+  assert.equal((await inTime(resumed, "coming back")).recovered, true);
+  await his.leave();
+  await until(() => told.at(-1)[0] === "leave", "the leave");
+  assert.deepEqual(told.filter(([, from]) => from === 7), [["join", 7], ["leave", 7]]);
+});
+
+test("the last messages come with the join, and can be read back", async (context) => {
+  const [ann, ben] = [await open(context), await open(context)];
+  const room = ann.room("read back");
+  await room.join();
+  for (const text of ["1", "2", "3"]) await room.publish(text);
+  const his = ben.room("read back", { history: 2 });
+  const { offset, epoch } = await his.join();
+  const got = [];
+  // Only listens now, and yet in time.
+  for await (const { content } of his) {
+    got.push(content);
+    if (got.length === 2) break;
+  }
+  assert.deepEqual(got, ["2", "3"]);
+  assert.deepEqual(his.position, { epoch, offset });
+  const first = await his.history({ since: { epoch, offset: 0 }, limit: 2 });
+  assert.deepEqual([first.messages.map(({ content }) => content), first.complete, first.offset], [["1", "2"], true, 3]);
+  const rest = await his.history({ since: { epoch, offset: first.messages.at(-1).offset } });
+  assert.deepEqual(rest.messages.map(({ content }) => content), ["3"]);
 });
 
 test("is back in its rooms after the gateway was killed and has come again", async (context) => {
