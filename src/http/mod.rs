@@ -5,6 +5,7 @@
 //! behind the head.
 
 mod arrival;
+mod demo;
 mod extensions;
 #[doc(hidden)]
 pub mod fuzz;
@@ -137,7 +138,7 @@ pub struct Arrival {
 pub enum Outcome {
     /// 101 is written; frames follow.
     Upgraded(Upgraded),
-    /// The demo page was served, and the connection is closed.
+    /// A part of the demo page was served, and the connection is closed.
     Served,
     /// The peer has been told so, where there was someone to tell, and the connection is closed.
     Refused(HandshakeFailure),
