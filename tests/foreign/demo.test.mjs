@@ -100,7 +100,7 @@ test("two people talk, and each sees who is there", async () => {
   for (const [pane, mine] of [[ann, [true, false]], [ben, [false, true]]]) {
     assert.deepEqual((await said(pane)).map((line) => line.mine), mine);
     await until("both present", async () => (await pane.locator(".present li span:nth-child(2)").allTextContents()).join() === "Ann,Ben");
-    assert.equal(await pane.locator(".present h3").textContent(), "Here 2");
+    assert.equal(await pane.locator(".present h2").textContent(), "Here 2");
   }
   await until("a round trip", async () => Number(await ann.locator(".trip b").textContent()) > 0);
   await close(page);
@@ -326,6 +326,25 @@ test("the page says how it is with its connections, also without a gateway", asy
   await ann.locator(".line.waiting").waitFor();
   // That the gateway cannot be reached is said in the console by the browser.
   page.faults = page.faults.filter((fault) => !fault.includes("ERR_CONNECTION_REFUSED"));
+  await close(page);
+});
+
+test("who is sent away is told why, and may come back", async () => {
+  const page = await open();
+  const [ann, ben] = [page.pane("Ann"), page.pane("Ben")];
+  await say(ann, "before");
+  await bubble(ben, "before").waitFor();
+  const asked = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"user":"Ben","reason":"a break"}' };
+  assert.equal((await fetch(`${gateway.admin}/api/v1/disconnect`, asked)).status, 200);
+  await ben.locator(".state-text", { hasText: "Closed: a break" }).waitFor();
+  await say(ann, "meanwhile");
+  await bubble(ann, "meanwhile").waitFor();
+  await ben.getByRole("button", { name: "Connect" }).click();
+  await is_in(ben, page.room);
+  await bubble(ben, "meanwhile").waitFor();
+  await say(ben, "after");
+  await bubble(ann, "after").waitFor();
+  assert.deepEqual(await texts(ben), ["before", "meanwhile", "after"]);
   await close(page);
 });
 

@@ -304,7 +304,7 @@ export class Pane {
   }
 
   draw_flood(sent) {
-    label(this.flood_button, ...(sent > 0 ? ["Stop", `at ${sent}`] : ["Flood", ""]));
+    label(this.flood_button, ...(sent > 0 ? ["Stop", String(sent)] : ["Flood", ""]));
     this.flood_button.classList.toggle("on", sent > 0);
     this.draw_state();
   }

@@ -4,7 +4,8 @@
 
 const TICKS = 60;
 
-export const narrow = matchMedia("(max-width: 45rem)");
+/** Whether there is room for one person only, as the style says. */
+export const narrow = matchMedia("(max-width: 45rem), (max-height: 28rem)");
 export const at = (id) => document.getElementById(id);
 
 /** The first element of a template, anew. */

@@ -19,6 +19,7 @@ export class View {
   #queue = [];
   #drawing = false;
   #follows = true;        // whether the end is looked at
+  #top = 0;
   #below = 0;             // lines that came while somebody read further up
   #group = null;          // whose lines stand together at the end
   #early = null;          // what was said before this one came in: until which offset, and how much
@@ -38,7 +39,7 @@ export class View {
     this.lines = this.root.querySelector("ol");
     this.newest = this.root.querySelector(".newest");
     this.present = this.root.querySelector(".present");
-    this.blank = element("li", "blank", "Nothing was said here yet.");
+    this.blank = element("li", "blank", "Nothing was said here yet. Say something; then cut the line of another, and see that nothing gets lost.");
     this.lines.append(this.blank);
     this.log.setAttribute("aria-label", `What is said in ${name}`);
 
@@ -53,8 +54,14 @@ export class View {
     this.root.setAttribute("aria-labelledby", this.tab.id);
     this.newest.onclick = () => this.follow();
     this.log.onscroll = () => {
-      this.#follows = this.#is_at_end();
-      if (this.#follows) this.#show_newest(0);
+      const went_up = this.log.scrollTop < this.#top;
+      this.#top = this.log.scrollTop;
+      if (this.#is_at_end()) {
+        this.#follows = true;
+        this.#show_newest(0);
+      } else if (went_up) {
+        this.#follows = false;
+      }
     };
     // A pane that changes its shape stays where it was: at the end.
     new ResizeObserver(() => { if (this.#follows) this.follow(); }).observe(this.log);
@@ -144,8 +151,10 @@ export class View {
 
   /** The line is back, and with it the room. */
   on_resumed({ recovered, offset }) {
-    const missed = offset - this.#position;
-    if (!recovered) {
+    const missed = this.#position === null ? 0 : offset - this.#position;
+    if (!recovered && this.#position === null) {
+      this.note("The line is back; this room keeps no history, and what was said meanwhile is lost", "wrong");
+    } else if (!recovered) {
       this.#position = offset;
       if (missed > 0) this.pane.missed += missed;
       this.note(missed > 0 ? `The line is back, but ${some(missed, "message")} of this room cannot be had any more` : "The line is back", missed > 0 ? "wrong" : "");
@@ -159,7 +168,11 @@ export class View {
 
   /** Takes note of where in the room's order something stands; true for what came while the line was cut. */
   #step(offset) {
-    if (offset === undefined) return false;
+    if (offset === undefined) {
+      // A room without history counts, but does not tell.
+      this.#position = null;
+      return false;
+    }
     if (this.#position !== null && offset > this.#position + 1) {
       this.on_gap({ from_offset: this.#position + 1, to_offset: offset - 1 });
     }
@@ -229,7 +242,7 @@ export class View {
       dress(face, user);
       write(name, user);
       name.title = user;
-      write(mark, user === this.pane.user ? "you" : connections > 1 ? `×${connections}` : "");
+      write(mark, [user === this.pane.user ? "you" : "", connections > 1 ? `×${connections}` : ""].join(" ").trim());
     });
   }
 
@@ -253,10 +266,11 @@ export class View {
     this.#drawing = false;
     const fragment = document.createDocumentFragment();
     let added = 0;
-    let is_blank = true;
+    let is_blank = true;    // who came and went fills no room
     for (const item of this.#queue.splice(0).slice(-LINES_MAX)) {
       if (item.kind === "waiting") {
         if (!item.done) this.#waiting.add(item);
+        is_blank = false;
       } else if (item.kind === "note") {
         item.line = element("li", `note ${item.tone}`);
         item.line.append(element("span", "", item.text));
@@ -266,8 +280,8 @@ export class View {
         this.#group = this.#line_of(item, this.#group);
         fragment.append(this.#group.line);
         added += 1;
+        is_blank = false;
       }
-      is_blank = false;
     }
     if (!is_blank) this.blank.remove();
     const first_waiting = [...this.#waiting].find((item) => item.line)?.line ?? null;
@@ -308,6 +322,7 @@ export class View {
   }
 
   #draw_waiting() {
+    let group = null;
     for (const item of this.#waiting) {
       if (item.done) {
         item.line?.remove();
@@ -315,11 +330,13 @@ export class View {
         continue;
       }
       if (!item.line) {
-        item.line = this.#line_of({ message: { from: this.pane.user, content: item.content } }, null).line;
+        item.group = this.#line_of({ message: { from: this.pane.user, content: item.content } }, group);
+        item.line = item.group.line;
         item.line.classList.add("waiting");
         item.line.querySelector(".mark-of").textContent = "waiting";
         this.lines.append(item.line);
       }
+      group = item.group;
       if (item.fault) {
         item.line.classList.replace("waiting", "failed");
         item.line.querySelector(".mark-of").textContent = item.fault;
