@@ -168,9 +168,9 @@ export class Pane {
     this.root.dataset.state = state;
     this.cut_button.classList.toggle("on", state === "cut");
     write(this.root.querySelector(".state-text"), text);
+    this.root.querySelector(".state").title = text;
     write(this.root.querySelector(".state-said"), said ?? text);
     label(this.cut_button, ...(state === "closed" ? ["Connect", ""] : [state === "cut" ? "Mend" : "Cut", "the line"]));
-    this.cut_button.disabled = state === "connecting" || state === "waiting";
     this.flood_button.disabled = state !== "open" && this.#flood === null;
   }
 

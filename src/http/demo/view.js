@@ -14,8 +14,9 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-d
 /** One room in one pane. */
 export class View {
   people = new Map();
+  count = 0;
+  unknown = false;
   unread = 0;
-  received = 0;
   #queue = [];
   #drawing = false;
   #follows = true;        // whether the end is looked at
@@ -130,6 +131,7 @@ export class View {
   }
 
   on_presence({ from, offset }, came) {
+    if (this.#early !== null && offset <= this.#early.until) return;
     this.#end_early();
     this.#step(offset);
     const user = String(from);
@@ -144,6 +146,7 @@ export class View {
   on_gap({ from_offset, to_offset, reason }) {
     const count = to_offset - from_offset + 1;
     this.pane.missed += count;
+    if (this.#back !== null) this.#back.missed += count;
     this.#position = to_offset;
     const which = count === 1 ? `Message ${from_offset} is` : `Messages ${from_offset} to ${to_offset} are`;
     this.note(`${which} not there any more${reason ? ` (${reason})` : ""}`, "wrong");
@@ -159,7 +162,7 @@ export class View {
       if (missed > 0) this.pane.missed += missed;
       this.note(missed > 0 ? `The line is back, but ${some(missed, "message")} of this room cannot be had any more` : "The line is back", missed > 0 ? "wrong" : "");
     } else if (missed > 0) {
-      this.#back = { until: offset, count: 0, note: this.note("The line is back, and what was said meanwhile follows", "good") };
+      this.#back = { until: offset, count: 0, missed: 0, note: this.note("The line is back, and what was said meanwhile follows", "good") };
     } else {
       this.note("The line is back, and nothing was said meanwhile", "good");
     }
@@ -250,6 +253,8 @@ export class View {
 
   #put(item) {
     this.#queue.push(item);
+    // A page that was hidden after its frame was asked for gets none until it is looked at again.
+    if (this.#queue.length > 2 * LINES_MAX) this.#queue.splice(0, LINES_MAX);
     this.#draw_soon();
     return item;
   }
@@ -267,7 +272,7 @@ export class View {
     const fragment = document.createDocumentFragment();
     let added = 0;
     let is_blank = true;    // who came and went fills no room
-    for (const item of this.#queue.splice(0).slice(-LINES_MAX)) {
+    for (const item of this.#queue.splice(0)) {
       if (item.kind === "waiting") {
         if (!item.done) this.#waiting.add(item);
         is_blank = false;
@@ -348,8 +353,7 @@ export class View {
   #draw_back() {
     const back = this.#back;
     if (back === null || !back.note.line || this.#position < back.until) return;
-    const count = back.count;
-    write(back.note.line.firstElementChild, `The line is back: ${some(count, "message")} recovered, none missed`);
+    write(back.note.line.firstElementChild, `The line is back: ${some(back.count, "message")} recovered, ${back.missed || "none"} missed`);
     this.#back = null;
   }
 
