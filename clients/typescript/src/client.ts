@@ -39,14 +39,9 @@ export class Fanfare extends Emitter<FanfareEvents> {
     super();
     this.#url = new URL(url, globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
-    this.#options = {
-      minReconnectDelay: 500,
-      maxReconnectDelay: 20_000,
-      timeout: 5000,
-      maxServerPingDelay: 10_000,
-      ...options,
-      queue: { max: 256, policy: "reject", ...options.queue },
-    };
+    const { minReconnectDelay = 500, maxReconnectDelay = 20_000, timeout = 5000, maxServerPingDelay = 10_000, queue = {} } = options;
+    const { max = 256, policy = "reject" } = queue;
+    this.#options = { ...options, minReconnectDelay, maxReconnectDelay, timeout, maxServerPingDelay, queue: { max, policy } };
     if (options.token) this.#take(options.token);
     options.signal?.addEventListener("abort", () => this.close());
   }
@@ -71,7 +66,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     return promise;
   }
 
-  /** Closes the connection for good. What waits is rejected; loops over rooms end. */
+  /** Closes the connection for good. What waits is rejected; rooms are left, and keep their positions for another `join()`. */
   close(): void {
     if (this.#state === "closed") return;
     if (this.#line) this.#forget(this.#line._close());
@@ -110,7 +105,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const line = this.#line!;
     return new Promise((resolve, reject) => {
       line._send({
-        message,
+        text: JSON.stringify(message),
         unanswered: "disconnected",
         resolve(answer) {
           line._hold();
@@ -142,6 +137,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const { timeout, maxServerPingDelay, getToken, websocket = globalThis.WebSocket } = this.#options;
     this.#comeBackAt = undefined;
     this.#change("connecting");
+    // A listener may have closed the client.
+    if (attempt !== this.#attempt) return;
     if (getToken && (!this.#token || Date.now() >= this.#renewAt)) {
       try {
         const token = await this.#getToken();
@@ -217,15 +214,29 @@ export class Fanfare extends Emitter<FanfareEvents> {
     this.#flush();
   }
 
-  /** Joins all rooms again by one message. */
+  /** Joins all rooms again by one message, unless they are so many that it would be too long. */
   async #resume(session: string, known: Room<any>[]): Promise<void> {
-    const { rooms } = await this._command({ type: "resume", session, rooms: known.map((room) => room._place()) });
+    const places: Wire[] = [];
+    let length = 0;
+    for (const room of known) {
+      places.push(room._place());
+      length += JSON.stringify(room._place()).length;
+      if (length < RESUME_LENGTH_MAX) continue;
+      // In the name of no session: those that are not listed here would be joined without their positions.
+      await this.#rejoin("", places.splice(0));
+      length = 0;
+    }
+    await this.#rejoin(session, places);
+  }
+
+  async #rejoin(session: string, places: Wire[]): Promise<void> {
+    const { rooms } = await this._command({ type: "resume", session, rooms: places });
     for (const entry of rooms as Wire[]) {
       const room = this.#rooms.get(String(entry.room_id));
       // The lost session was in it, and it has been left since.
       if (!room?._wanted) this._command({ type: "leave", room_id: entry.room_id }).catch(() => {});
       else if (entry.code) room._refused(new FanfareError(entry.code, entry.content));
-      else room._entered(entry);
+      else if (!room.joined) room._entered(entry);
     }
   }
 
@@ -274,7 +285,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
   #comeBack(code: number, reason: string): void {
     const retryIn = this.#comeBackAt === undefined ? this._delay(this.#failures++) : Math.max(0, this.#comeBackAt - Date.now());
     this.#change("waiting");
-    this._emit("close", { code, reason, retryIn });
+    if (this.#state === "waiting") this._emit("close", { code, reason, retryIn });
     this.#dialIn(retryIn);
   }
 
@@ -304,7 +315,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const answer = new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
       if (this.#state === "closed") return reject(new FanfareError("closed", "not connected: call connect() first"));
-      const request: Request = { message, resolve, reject, ...(unanswered && { unanswered }) };
+      // What is changed later is not what was published.
+      const request: Request = { text: JSON.stringify(message), resolve, reject, ...(unanswered && { unanswered }) };
       const abort = () => {
         const at = this.#queue.indexOf(request);
         if (at >= 0) this.#queue.splice(at, 1);
@@ -321,7 +333,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
       this.#flush();
     });
     const { max, policy } = this.#options.queue;
-    while (this.#queue.length > max!) {
+    if (this.#queue.length > max) {
       if (policy === "drop-oldest") this.#queue.shift()!.reject(new FanfareError("dropped", "a newer message took its place in the queue"));
       else this.#queue.pop()!.reject(new FanfareError("queue_full", `${max} messages wait already`));
     }
@@ -344,7 +356,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new FanfareError("timeout", "no token in time")), 4 * timeout);
     });
-    const token = await Promise.race([getToken!(), late]).finally(() => clearTimeout(timer));
+    const asked = (async () => getToken!())();
+    const token = await Promise.race([asked, late]).finally(() => clearTimeout(timer));
     if (!token || token === this.#refusedToken) throw new FanfareError("unauthorized", "no token to be had");
     return token;
   }
@@ -378,7 +391,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
     for (const type of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(type, () => this.#wake(type), { signal });
-    globalThis.document?.addEventListener("visibilitychange", () => this.#wake("visibilitychange"), { signal });
+    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#wake("visible"), { signal });
   }
 
   /** Something has happened to the network or the page: does not wait for timers to find out what. */
@@ -407,6 +420,8 @@ const isFinal = (code: number): boolean => code === 1000 || code === 1008 || (co
 const CONTENT_KEYS = new Set(["content", "data", "key"]);
 /** Milliseconds of silence before a ping is sent, at most: a dead line is to be noticed sooner than the gateway would. */
 const QUIET_MAX = 25_000;
+/** Characters, of up to three bytes each; the gateway takes 64 KiB. */
+const RESUME_LENGTH_MAX = 20_000;
 /** Milliseconds until the next attempt to renew a token. */
 const RENEWAL_RETRY = 10_000;
 /** Milliseconds that setTimeout can count. */

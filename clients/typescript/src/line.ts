@@ -5,7 +5,8 @@ import type { WebSocketLike } from "./types.js";
 export type Wire = Record<string, any>;
 
 export interface Request {
-  message: Wire;
+  /** An object without `id`, in JSON. */
+  text: string;
   /** How it is rejected when the connection ends first; without it, it is asked again on the next. */
   unanswered?: "unconfirmed" | "disconnected";
   resolve(answer: any): void;
@@ -35,6 +36,7 @@ export class Line {
   #lastId = 0;
   #heardAt = 0;
   #quiet = 0;
+  #asked = false;
   #watch: ReturnType<typeof setTimeout>;
   #held: string[] | undefined;
   #fault = "";
@@ -57,26 +59,27 @@ export class Line {
       while (this.#held) this.#release();
       this.#end(code, reason || this.#fault);
     };
-    // Longer than for an answer: in a storm the gateway lets connections in one after the other, and to begin again would be to go to the end of the line.
+    // Longer than for an answer: in a storm the gateway lets in one after the other, and who begins anew is the last again.
     this.#watch = setTimeout(() => this._drop("no welcome in time"), 4 * timeout);
   }
 
   /** From the welcome on: asks after so much silence whether the gateway is still there. */
   _watchOver(quiet: number): void {
     this.#quiet = quiet;
-    this.#rest(quiet);
+    this.#rest();
   }
 
   /** Asks at once. */
   _probe(): void {
-    // Before the welcome another clock is running.
-    if (this.#over || !this.#quiet) return;
+    // Before the welcome another clock is running, and after a question that of its answer.
+    if (this.#over || !this.#quiet || this.#asked) return;
+    this.#asked = true;
     const askedAt = Date.now();
     this.#socket.send('{"type":"ping"}');
     clearTimeout(this.#watch);
     this.#watch = setTimeout(() => {
       if (this.#heardAt < askedAt) this._drop("nothing heard");
-      else this.#rest(this.#quiet);
+      else this.#rest();
     }, this.#pingDelay);
   }
 
@@ -91,7 +94,7 @@ export class Line {
       else this.#events.settled();
     }, this.#timeout);
     this.#sent.set(id, { ...request, timer });
-    this.#socket.send(JSON.stringify({ ...request.message, id }));
+    this.#socket.send(`${request.text.slice(0, -1)},"id":${id}}`);
   }
 
   /** False while too much waits in the socket, which has no bound of its own, and when it is closing. */
@@ -103,10 +106,12 @@ export class Line {
     return this.#sent.size > 0;
   }
 
-  /** What comes from here on waits until the tasks that are due have run, so that who has just joined can begin to listen. */
+  /** What comes from here on waits until promises that are settled have been acted on: who has just joined begins to listen then. */
   _hold(): void {
-    this.#held ??= [];
-    setTimeout(() => this.#release());
+    // Pages do so by themselves before each message; `ws` hands out all that has come in one go.
+    if (!setImmediate || this.#held) return;
+    this.#held = [];
+    setImmediate(() => this.#release());
   }
 
   /** Ends the connection in good order, and returns what was not answered. */
@@ -131,14 +136,13 @@ export class Line {
     this.#socket.onerror = () => {};
   }
 
-  #rest(quiet: number): void {
+  #rest(): void {
+    this.#asked = false;
     clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => {
-      const left = this.#heardAt + this.#quiet - Date.now();
-      // More than the whole is left only when the clock was set back.
-      if (left > 0 && left <= this.#quiet) this.#rest(left);
-      else this._probe();
-    }, quiet);
+    const left = this.#heardAt + this.#quiet - Date.now();
+    // More than the whole is left only when the clock was set back.
+    if (left > 0 && left <= this.#quiet) this.#watch = setTimeout(() => this.#rest(), left);
+    else this._probe();
   }
 
   #receive(text: string): void {
@@ -184,9 +188,9 @@ export class Line {
 /** Says of a request that got no answer what that means. */
 export function unanswered(request: Request, otherwise: "timeout" | "disconnected"): FanfareError {
   const code = request.unanswered === "unconfirmed" ? "unconfirmed" : otherwise;
-  const meaning = code === "unconfirmed" ? "it may or may not have been published" : "ask again";
-  return new FanfareError(code, `no answer to \`${request.message.type}\`: ${meaning}`);
+  return new FanfareError(code, `no answer${code === "unconfirmed" ? ": it may or may not have been published" : ""}`);
 }
 
+const { setImmediate } = globalThis as { setImmediate?: (run: () => void) => void };
 const OPEN = 1;
 const BUFFERED_BYTES_MAX = 1 << 20;

@@ -18,6 +18,9 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   readonly #client: Fanfare;
   readonly #history: number;
   #joining: Deferred<Joined> | undefined;
+  #attempt = 0;
+  /** Offsets of own messages that do not come here, after the position and in order; few, and empty where nothing has offsets. */
+  readonly #own = new Set<number>();
   #retry: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal */
@@ -42,7 +45,10 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
 
   /** Publishes to the members. The answer says that the message has its place in the room's order. */
   publish(data: Data | Content<Data>, options?: PublishOptions): Promise<{ offset: number }> {
-    return this.#client._publish({ room_id: this.id }, data, options);
+    const answer: Promise<{ offset: number }> = this.#client._publish({ room_id: this.id }, data, options);
+    // What was not to come to this connection is not to come to the next one either.
+    if (options?.echo === false) answer.then(({ offset }) => this.#skip(offset)).catch(() => {});
+    return answer;
   }
 
   /** Reads back: the first messages after `since`, or the last ones. Long answers are cut; go on from the last message. */
@@ -54,10 +60,11 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     return this.#client._ask({ type: "presence", room_id: this.id, ...options });
   }
 
-  /** Leaves the room; its loops end. */
+  /** Leaves the room; its loops end. To join it again is to begin anew. */
   async leave(): Promise<void> {
     if (!this._wanted) return;
     this._end();
+    this.position = undefined;
     await this.#client._leave(this.id);
   }
 
@@ -66,23 +73,23 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     let waiting: Message<Data>[] = [];
     let end: { error?: FanfareError } | undefined;
     let wake = () => {};
+    const finish = (left: { error?: FanfareError }) => {
+      end ??= left;
+      wake();
+    };
     const stops = [
+      this.on("left", finish),
       this.on("message", (message) => {
-        if (waiting.push(message) > LOOP_MESSAGES_MAX) {
-          waiting = [];
-          end = { error: new FanfareError("overflow", `the loop is ${LOOP_MESSAGES_MAX} messages behind`) };
-        }
-        wake();
-      }),
-      this.on("left", (left) => {
-        end ??= left;
-        wake();
+        if (end) return;
+        if (waiting.push(message) <= LOOP_MESSAGES_MAX) return wake();
+        waiting = [];
+        finish({ error: new FanfareError("overflow", `the loop is ${LOOP_MESSAGES_MAX} messages behind`) });
       }),
     ];
     try {
       for (;;) {
         const message = waiting.shift();
-        if (message && end?.error?.code !== "overflow") yield message;
+        if (message) yield message;
         else if (end?.error) throw end.error;
         else if (end) return;
         else await new Promise<void>((resolve) => (wake = resolve));
@@ -101,15 +108,14 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   async _enter(): Promise<void> {
     // Refused a moment ago, and to be tried again in its own time.
     if (this.#retry) return;
-    const attempt = this.#joining;
+    const attempt = ++this.#attempt;
     const start = this.position ? { recover: this.position } : this.#history && !this._known ? { history: this.#history } : {};
-    // Left, and perhaps joined again, or joined by other means while this was under way.
-    const stale = () => !this._wanted || this.joined || this.#joining !== attempt;
+    const isLast = () => attempt === this.#attempt;
     try {
       const ack = await this.#client._command({ type: "join", room_id: this.id, ...start });
-      if (!stale()) this._entered(ack);
+      if (isLast()) this._entered(ack);
     } catch (error) {
-      if (!stale()) this._refused(error as FanfareError);
+      if (isLast()) this._refused(error as FanfareError);
     }
   }
 
@@ -119,7 +125,10 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     const again = this._known || this.position !== undefined;
     this.joined = this._known = true;
     // What follows begins at our own position, or with the last messages that were asked for.
-    if (!recovered || !this.position) this.position = { epoch, offset: again ? offset : Math.max(0, offset - this.#history) };
+    if (!recovered || !this.position) {
+      this.position = { epoch, offset: again ? offset : Math.max(0, offset - this.#history) };
+      this.#own.clear();
+    }
     const joined = { epoch, offset, recovered };
     if (again) this._emit("resumed", joined);
     this.#settle(joined);
@@ -127,8 +136,6 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
 
   /** The gateway has not let this client in. @internal */
   _refused(error: FanfareError): void {
-    // The loss of the connection: the next one takes care of it.
-    if (error.code === "disconnected" || error.code === "timeout") return;
     if (this._known && TEMPORARY.has(error.code)) {
       this.#retry = setTimeout(() => {
         this.#retry = undefined;
@@ -140,6 +147,7 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   /** The connection is lost; the wish stays. @internal */
   _lost(): void {
     this.joined = false;
+    this.#attempt++;
     clearTimeout(this.#retry);
     this.#retry = undefined;
   }
@@ -160,10 +168,27 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
     if (message.type === "leave" && message.from === undefined) return this._end(new FanfareError("unsubscribed", message.reason ?? ""));
     const offset: number | undefined = message.to_offset ?? message.offset;
     if (offset !== undefined && this.position) {
-      if (offset <= this.position.offset) return;
-      this.position = { epoch: this.position.epoch, offset };
+      if (offset > this.position.offset) this.#pass(offset);
+      // Seen already; but what was missed is always told.
+      else if (message.type !== "gap") return;
     }
     this._emit(message.type, message as any);
+  }
+
+  #skip(offset: number): void {
+    if (!this.position || offset <= this.position.offset || this.#own.size >= OWN_MAX) return;
+    this.#own.add(offset);
+    this.#pass(this.position.offset);
+  }
+
+  /** Moves the position there, and on over own messages. */
+  #pass(offset: number): void {
+    for (const own of this.#own) {
+      if (own > offset + 1) break;
+      this.#own.delete(own);
+      offset = Math.max(offset, own);
+    }
+    this.position = { epoch: this.position!.epoch, offset };
   }
 
   #settle(joined: Joined): void {
@@ -173,6 +198,7 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
 }
 
 const LOOP_MESSAGES_MAX = 10_000;
+const OWN_MAX = 256;
 
 /** Refusals that may be none a little later. */
 const TEMPORARY = new Set(["unavailable", "rate_limited", "internal"]);

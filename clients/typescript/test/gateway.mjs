@@ -3,6 +3,9 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -32,21 +35,26 @@ export async function until(holds, what) {
   }
 }
 
-/** A running gateway, on ports of its own unless `listen` says which. */
-export async function start(args = [], settings = {}, listen = "127.0.0.1:0") {
+/** A running gateway, on a port of its own unless `listen` says which, with the text of a configuration file. */
+export async function start(args = [], settings = {}, { listen = "127.0.0.1:0", config = "" } = {}) {
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("FANFARE_")));
   for (const [key, value] of Object.entries({ DRAIN__WINDOW: "200ms", ...settings })) env[`FANFARE_${key}`] = value;
-  const addresses = ["--listen", listen, "--admin-listen", "127.0.0.1:0", "--shards", "2"];
-  const child = spawn(BINARY, [...addresses, ...args], { cwd: ROOT, env, stdio: ["ignore", "pipe", "ignore"] });
+  const directory = await mkdtemp(path.join(tmpdir(), "fanfare-client-"));
+  const file = path.join(directory, "fanfare.toml");
+  await writeFile(file, config);
+  const usual = ["--config", file, "--listen", listen, "--admin-listen", "127.0.0.1:0", "--shards", "2"];
+  const child = spawn(BINARY, [...usual, ...args], { cwd: ROOT, env, stdio: ["ignore", "pipe", "ignore"] });
   const exited = once(child, "exit");
+  exited.catch(() => {});
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const address = async (name) => {
     const { value } = await inTime(lines.next(), `listening ${name}`);
-    assert.match(value ?? "", new RegExp(`^listening ${name} `));
+    assert.match(value ?? "", new RegExp(`^listening ${name} `), `${BINARY} (FANFARE_BIN) does not start`);
     return value.split(" ")[2];
   };
   const url = await address("public");
   const admin = await address("admin");
+  await rm(directory, { recursive: true });
   return {
     url,
     admin,

@@ -1,7 +1,9 @@
 // The client with a real gateway.
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { after, before, test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
 
 import { WebSocket } from "ws";
 
@@ -87,10 +89,116 @@ test("is back in its rooms after the gateway was killed and has come again", asy
   const waiting = rooms[0].publish("sent while away");
   const got = [];
   rooms[0].on("message", ({ content }) => got.push(content));
-  const again = await start([], {}, new URL(own.url).host);
+  const again = await start([], {}, { listen: new URL(own.url).host });
   context.after(() => again.stop());
   await inTime(waiting, "the publication that waited");
   await until(() => got.length === 1, "the message");
   assert.deepEqual(resumed, [["one", false], [2, false]]);
   assert.deepEqual(got, ["sent while away"]);
+});
+
+const SECRET = "a secret for tests only, long enough";
+
+/** A token for this user that lasts so many seconds. */
+function token(sub, seconds) {
+  const now = Math.floor(Date.now() / 1000);
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const body = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub, iat: now, exp: now + seconds })}`;
+  return `${body}.${createHmac("sha256", SECRET).update(body).digest("base64url")}`;
+}
+
+/** A gateway that asks for tokens. */
+async function secured(context) {
+  const own = await start([], { AUTH__MODE: "jwt", AUTH__SECRET: SECRET });
+  context.after(() => own.stop());
+  return own;
+}
+
+function clientOf(context, own, options) {
+  const client = new Fanfare(own.url, { websocket: WebSocket, minReconnectDelay: 20, ...options });
+  context.after(() => client.close());
+  return client;
+}
+
+test("a token is renewed on the live connection, which outlives the first one", async (context) => {
+  const own = await secured(context);
+  let asked = 0;
+  const client = clientOf(context, own, { getToken: () => ((asked += 1), token("ann", 3)) });
+  const states = [];
+  client.on("state", (state) => states.push(state));
+  await inTime(client.connect(), "connect");
+  assert.equal(client.welcome.user, "ann");
+  await pause(5000);
+  assert.deepEqual(states, ["connecting", "open"]);
+  assert.ok(asked >= 2, `${asked} tokens`);
+  await client.room("a").join();
+});
+
+test("a token that nobody renews ends the connection for good; with another one the client comes back by itself", async (context) => {
+  const own = await secured(context);
+  const fixed = clientOf(context, own, { token: token("ann", 2) });
+  const closed = new Promise((resolve) => fixed.on("close", resolve));
+  await inTime(fixed.connect(), "connect");
+  assert.equal((await inTime(closed, "the end")).code, 4500);
+  assert.equal(fixed.state, "closed");
+
+  const revoked = clientOf(context, own, { getToken: () => token("ben", 3600) });
+  await inTime(revoked.connect(), "connect");
+  // A second that is not the revocation's, or the new token counts as an old one.
+  const lost = new Promise((resolve) => revoked.on("close", resolve));
+  await pause(1000 - (Date.now() % 1000));
+  assert.equal((await own.post("/revoke", { user: "ben" })).status, 200);
+  assert.equal((await inTime(lost, "the revocation")).code, 4500);
+  await until(() => revoked.state === "open", "coming back");
+});
+
+test("a refused token is asked for anew until there is a good one", async (context) => {
+  const own = await secured(context);
+  let asked = 0;
+  const client = clientOf(context, own, { getToken: () => ((asked += 1) < 3 ? "not.a.token" : token("ann", 3600)) });
+  const reasons = [];
+  client.on("close", ({ reason }) => reasons.push(reason));
+  await inTime(client.connect(), "connect");
+  assert.equal(asked, 3);
+  assert.match(reasons[0], /401/);
+});
+
+test("who is disconnected by the application stays away and is told why", async (context) => {
+  const client = await open(context, "?user=carl");
+  const room = client.room("carl's");
+  await room.join();
+  const closed = new Promise((resolve) => client.on("close", resolve));
+  const left = new Promise((resolve) => room.on("left", resolve));
+  await gateway.post("/disconnect", { user: "carl", reason: "be gone" });
+  assert.deepEqual(await inTime(closed, "the end"), { code: 4501, reason: "be gone" });
+  assert.equal((await left).error.closeCode, 4501);
+  await assert.rejects(room.publish("x"), { code: "closed" });
+});
+
+test("who is sent away by a drain comes back when it is told to, elsewhere, and into its rooms", async (context) => {
+  const [old, other] = [await start([], { DRAIN__WINDOW: "500ms" }), await start()];
+  context.after(() => Promise.all([old.stop(), other.stop()]));
+  // As a load balancer does: who comes back is sent to another gateway.
+  let host = new URL(old.url).host;
+  let advice;
+  const balanced = function (url, protocols) {
+    const socket = new WebSocket(url.replace(new URL(old.url).host, host), protocols);
+    socket.on("message", (text) => {
+      const { type, after_ms } = JSON.parse(text);
+      if (type === "reconnect") advice = { after_ms, at: Date.now() };
+    });
+    return socket;
+  };
+  const client = clientOf(context, old, { websocket: balanced });
+  await inTime(client.connect(), "connect");
+  const room = client.room("moving");
+  await room.join();
+  const closed = new Promise((resolve) => client.on("close", resolve));
+  host = new URL(other.url).host;
+  assert.equal((await old.post("/drain", {})).status, 200);
+  assert.equal((await inTime(closed, "being sent away")).code, 1001);
+  const heard = new Promise((resolve) => room.on("message", resolve));
+  await inTime(room.publish("here"), "publishing");
+  assert.ok(Date.now() >= advice.at + advice.after_ms, "not sooner than it was told to");
+  assert.equal((await inTime(heard, "the message")).content, "here");
 });
