@@ -138,7 +138,7 @@ pub struct Arrival {
 pub enum Outcome {
     /// 101 is written; frames follow.
     Upgraded(Upgraded),
-    /// A part of the demo page was served, and the connection is closed.
+    /// The demo page was served, and the connection is closed.
     Served,
     /// The peer has been told so, where there was someone to tell, and the connection is closed.
     Refused(HandshakeFailure),
