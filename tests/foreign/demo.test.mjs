@@ -351,6 +351,22 @@ test("who is sent away is told why, and may come back", async () => {
   await close(page);
 });
 
+test("a window begins with two people, and keeps its own when it is loaded anew", async () => {
+  const page = await open({ names: [] });
+  const names = () => page.locator(".pane").evaluateAll((panes) => panes.map((pane) => pane.getAttribute("aria-label")));
+  const [one, other, ...more] = await names();
+  assert.equal(more.length, 0);
+  assert.notEqual(one, other);
+  for (const name of [one, other]) await is_in(page.pane(name), page.room);
+  await page.getByRole("button", { name: "Add a person" }).click();
+  await until("three", async () => (await names()).length === 3);
+  const kept = await names();
+  await page.reload();
+  await until("the same", async () => (await names()).join() === kept.join());
+  for (const name of kept) await is_in(page.pane(name), page.room);
+  await close(page);
+});
+
 test("a token in the address of the page is handed on", async () => {
   const page = await open({ names: ["Ann"] });
   const devtools = await page.context().newCDPSession(page);
