@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -194,13 +193,15 @@ class Requests(unittest.IsolatedAsyncioTestCase):
         for room in ("chat.1", 7):
             self.assertEqual((await ann.request(type="join", room_id=room))["type"], "ack")
         await ann.settled()
-        commands = [(text, following) for (language, text), following in zip(all_blocks, [*all_blocks[1:], ("", "")]) if language == "sh"]
-        exports, likeness = commands[0][0].replace("127.0.0.1:9090", gateway.admin.removeprefix("http://")), Likeness()
+        pairs = zip(all_blocks, [*all_blocks[1:], ("", "")], strict=True)
+        commands = [(text, following) for (language, text), following in pairs if language == "sh"]
+        exports = commands[0][0].replace("127.0.0.1:9090", gateway.admin.removeprefix("http://"))
+        likeness = Likeness()
         for command, (language, text) in commands[1:]:
             with self.subTest(command):
                 done = await asyncio.to_thread(
-                    subprocess.run, ["bash", "-euo", "pipefail", "-c", exports + command],
-                    env={**clean_environment(), "PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=DEADLINE, check=False,
+                    subprocess.run, ["bash", "-euo", "pipefail", "-c", exports + command], env=clean_environment(),
+                    capture_output=True, text=True, timeout=DEADLINE, check=False,
                 )
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
                 answers = [json.loads(line) for line in done.stdout.splitlines()]
