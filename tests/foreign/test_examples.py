@@ -80,8 +80,8 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
                 self.assertEqual((await client.request(type="join", room_id=room))["type"], "ack")
                 code, said, complaint = await run(*command, room, self.ODD, **environment)
                 self.assertEqual((code, complaint), (0, ""))
-                (heard,) = [message for message in await client.settled() if message["type"] == "message"]
-                self.assertEqual((heard["room_id"], heard["from"], heard["content"]), (room, "backend", self.ODD))
+                heard = [message for message in await client.settled() if message.get("room_id") == room and "content" in message]
+                self.assertEqual([(message["from"], message["content"]) for message in heard], [("backend", self.ODD)])
                 if name != "shell":
                     self.assertIn("found 1 of 1 in the history", said)
 
