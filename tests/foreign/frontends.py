@@ -134,7 +134,7 @@ class Nginx(Frontend):
         text = replaced(text, r"^worker_processes auto", "worker_processes 1", 1)
         text = replaced(text, r"worker_rlimit_nofile \d+", "worker_rlimit_nofile 4096", 1)
         text = replaced(text, r"worker_connections \d+", "worker_connections 1024", 1)
-        if "load_module" in text and TAKEN_APART.exists():
+        if "load_module" in text and program("nginx")[0].startswith(str(TAKEN_APART)):
             text = replaced(text, r"load_module /usr", f"load_module {TAKEN_APART}/usr", 1)
         if "\nhttp {" in text:
             folders = "".join(
