@@ -36,12 +36,18 @@ class Gateway {
   }
 
   async #ask(path, options = {}) {
-    const response = await fetch(this.base + path, {
-      ...options,
-      headers: { ...this.headers, ...options.headers },
-      signal: AbortSignal.timeout(10_000),
-    });
-    const text = await response.text();
+    let response, text;
+    try {
+      response = await fetch(this.base + path, {
+        ...options,
+        headers: { ...this.headers, ...options.headers },
+        signal: AbortSignal.timeout(10_000),
+      });
+      text = await response.text();
+    } catch (error) {
+      // Whether it was published is not known: send it again, with the same Idempotency-Key.
+      fail(`${this.base}${path}: ${error.cause?.message ?? error.message}`);
+    }
     // Errors are JSON as well; `message` says what to do. 503 comes with Retry-After.
     if (!response.ok) fail(`${options.method ?? "GET"} ${this.base}${path}: ${response.status} ${text.trim()}`);
     return text;

@@ -48,6 +48,9 @@ class Gateway:
         except urllib.error.HTTPError as error:
             # Errors are JSON as well; `message` says what to do. 503 comes with Retry-After.
             sys.exit(f"{request.get_method()} {request.full_url}: {error.code} {error.read().decode().strip()}")
+        except OSError as error:
+            # Whether it was published is not known: send it again, with the same Idempotency-Key.
+            sys.exit(f"{request.full_url}: {getattr(error, 'reason', error)}")
 
 
 def main():

@@ -1,6 +1,7 @@
 """The programs of `examples/`, run against gateways."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from pathlib import Path
 from support import DEADLINE, ROOT, SECRET, Client, Gateway, clean_environment
 
 EXAMPLES = ROOT / "examples"
-KEY = "a key for tests only, long enough: 0123456789"
+KEY = "a-key-for-tests-only-long-enough-0123456789"
 PYTHON, NODE = sys.executable, "node"
 
 
@@ -84,6 +85,16 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
                 self.assertEqual([(message["from"], message["content"]) for message in heard], [("backend", self.ODD)])
                 if name != "shell":
                     self.assertIn("found 1 of 1 in the history", said)
+
+    async def test_each_says_in_a_line_that_there_is_no_gateway(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            for name, (command, environment) in self.publishers(nobody).items():
+                with self.subTest(name):
+                    code, said, complaint = await run(*command, "news", "hello", **environment)
+                    self.assertEqual((code != 0, said), (True, ""))
+                    self.assertEqual(len(complaint.strip().splitlines()), 1, complaint)
 
     async def test_several_are_published_in_one_request_and_in_their_order(self):
         gateway = self.enterContext(Gateway())
