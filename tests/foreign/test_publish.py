@@ -17,6 +17,8 @@ from test_api import acall, call
 PUBLISHER = "publisher-0123456789-0123456789-0123"
 READER = "reader-0123456789-0123456789-0123456"
 MANAGER = "manager-0123456789-0123456789-012345"
+# Rooms of which nothing is kept.
+PLAIN = '[{ match = "*" }]'
 KEYS = f"""
 [[api.keys]]
 name = "shop-backend"
@@ -146,7 +148,7 @@ class Keys(unittest.TestCase):
 
 class Publishing(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        rooms = '[[rooms]]\nmatch = "ticker.*"\noverflow = "latest"\n'
+        rooms = '[[rooms]]\nmatch = "ticker.*"\noverflow = "latest"\n[[rooms]]\nmatch = "*"\n'
         self.gateway = self.enterContext(Gateway("--config", configured(self, rooms)))
         self.description = Description(call(self.gateway, "GET", "/api/v1/openapi.json")[1])
 
@@ -257,7 +259,7 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
 
 class ManyLines(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        self.gateway = self.enterContext(Gateway(LIMITS__ROOM_PENDING_BYTES="64KiB"))
+        self.gateway = self.enterContext(Gateway(LIMITS__ROOM_PENDING_BYTES="64KiB", ROOMS=PLAIN))
 
     def lines(self, **headers):
         lines = Lines(self.gateway, **headers)
@@ -372,7 +374,7 @@ class ManyLines(unittest.IsolatedAsyncioTestCase):
 
 class Looking(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        self.gateway = self.enterContext(Gateway())
+        self.gateway = self.enterContext(Gateway(ROOMS=PLAIN))
         self.description = Description(call(self.gateway, "GET", "/api/v1/openapi.json")[1])
 
     async def ask(self, method, path, body=None, status=200):
@@ -484,7 +486,7 @@ class Keeping(unittest.IsolatedAsyncioTestCase):
 
 class Unsubscribing(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        self.gateway = self.enterContext(Gateway())
+        self.gateway = self.enterContext(Gateway(ROOMS=PLAIN))
 
     async def enter(self, user, *rooms):
         client = await Client.open(self.gateway, f"user={user}")
