@@ -70,6 +70,11 @@ impl Budget {
         self.bytes() > self.limit
     }
 
+    /// Whether so little is taken that something can be kept which is of little use.
+    pub fn has_plenty(&self) -> bool {
+        self.bytes() <= self.limit / 4
+    }
+
     fn take(&self, bytes: usize, messages: usize) {
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared.messages.fetch_add(messages, Ordering::Relaxed);

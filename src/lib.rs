@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod clock;
+pub mod egress;
 pub mod history;
 pub mod id;
 pub mod log;
@@ -24,6 +25,7 @@ pub mod inspect;
 pub mod protocol;
 pub mod session;
 pub mod transport;
+pub mod webhooks;
 
 pub mod http;
 pub mod hub;

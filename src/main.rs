@@ -48,7 +48,9 @@ fn run(cli: Cli) -> Result<Vec<u8>, (u8, anyhow::Error)> {
         Some(Command::Check) => Ok(b"the configuration is sound\n".to_vec()),
         Some(Command::Config { .. }) => Ok(loaded.to_toml().into_bytes()),
         Some(Command::Token(token)) => issue(token, &loaded).map_err(|error| (USAGE, error)),
-        _ => server::run(loaded.config).map(|()| Vec::new()).map_err(|error| (RUN_TIME, error.into())),
+        _ => {
+            server::run(loaded.config, sources).map(|()| Vec::new()).map_err(|error| (RUN_TIME, error.into()))
+        }
     }
 }
 

@@ -17,6 +17,8 @@ const TABLE: &[(&str, &str)] = &[
     // Drivers of several layers stamp what they hand on, so that the times can be compared.
     ("clock", ""),
     ("log", ""),
+    // What the gateway asks of others goes by one kind of client, with one idea of whom to trust.
+    ("egress", ""),
     // What refuses a connection says what it is counted as.
     ("admission", "metrics"),
     ("memory", ""),
@@ -35,6 +37,8 @@ const TABLE: &[(&str, &str)] = &[
     ("inbox", "id ws transport inspect metrics memory admission"),
     ("http", "id auth ws transport metrics drain clock percent admission"),
     ("engine", "id history metrics"),
+    // Below the hub, that whoever learns there what happens in rooms can pass it on; the secret is one as those of tokens are.
+    ("webhooks", "id auth egress metrics clock log"),
     ("hub", "id ws history presence engine inbox inspect metrics clock"),
     (
         "shard",
@@ -42,19 +46,19 @@ const TABLE: &[(&str, &str)] = &[
     ),
     ("admin", "id auth protocol hub inbox drain metrics clock readiness inspect percent transport ws"),
     // The keys of tokens are fetched beside the data plane, and handed to what checks tokens as a whole.
-    ("jwks", "auth metrics readiness clock log"),
+    ("jwks", "auth egress metrics readiness clock log"),
     ("watchdog", "clock log readiness inspect inbox metrics"),
     // The id that a connection gets at accept is what chooses its shard; its socket is watched as others are.
     ("listener", "id inbox transport drain metrics clock log admission"),
     (
         "config",
-        "id metrics drain memory admission ws protocol auth history presence session transport inbox http engine hub \
-         shard admin jwks watchdog listener",
+        "id metrics drain memory admission egress ws protocol auth history presence session transport inbox http engine \
+         hub shard admin jwks watchdog listener webhooks",
     ),
     (
         "server",
-        "id metrics drain memory admission ws protocol auth history presence session transport inbox http engine hub \
-         shard admin jwks listener watchdog config clock log readiness inspect",
+        "id metrics drain memory admission egress ws protocol auth history presence session transport inbox http engine hub \
+         shard admin jwks listener watchdog webhooks config clock log readiness inspect",
     ),
     ("cli", "config"),
     // How lines are written is tested where the parts write theirs; only the process has one place to write them to.
@@ -96,6 +100,10 @@ const PURE: &[&str] = &[
     "shard::backlog",
     "shard::wheel",
     "jwks::schedule",
+    "webhooks::answer",
+    "webhooks::outbox",
+    "webhooks::payload",
+    "webhooks::signature",
     "hub::heat",
     "hub::room",
     "hub::rules",

@@ -1,6 +1,6 @@
 """What is published: how much, to how many, in which rooms."""
 
-from board import rooms
+from board import rooms, webhook
 from board.panels import SOME, Json, Query, Row, dashboard, graph, heatmap, quantiles, stat
 from board.promql import gauge, rate, share
 
@@ -13,7 +13,8 @@ def board() -> Json:
     return dashboard(
         "engine",
         "Engine",
-        "Publications: how many, to how many recipients, how they are batched, and which rooms are hot.",
+        "Publications: how many, to how many recipients, how they are batched, which rooms are hot, and what the "
+        "application is told of them.",
         Row(
             "At a glance",
             (
@@ -107,6 +108,43 @@ def board() -> Json:
             ),
         ),
         Row(
+            "History and recovery",
+            (
+                graph(
+                    "Rooms entered with recover",
+                    "`impossible` are clients that were away for longer than the history lasts, or come from another life of "
+                    "the gateway: they load everything anew.",
+                    "cps",
+                    Query(rate("fanfare_recoveries_total", "result"), "{{result}}"),
+                ),
+                graph(
+                    "Sessions resumed",
+                    "`unknown` are clients that were away for longer than `sessions.keep`, or whose gateway was started anew.",
+                    "cps",
+                    Query(rate("fanfare_resumes_total", "result"), "{{result}}"),
+                ),
+                quantiles(
+                    "Messages replayed to one client in one room",
+                    "How much clients miss: long breaks, or loud rooms.",
+                    "short",
+                    "fanfare_recovery_replayed_messages",
+                ),
+                graph(
+                    "What histories take",
+                    "At the limit the rooms that have been quiet longest lose theirs.",
+                    "bytes",
+                    Query(gauge("fanfare_history_bytes"), "kept"),
+                    Query(gauge("fanfare_history_limit_bytes"), "limit"),
+                ),
+                graph(
+                    "Messages in histories",
+                    "Of all rooms together.",
+                    "short",
+                    Query(gauge("fanfare_history_messages"), "messages"),
+                ),
+            ),
+        ),
+        Row(
             "Rooms",
             (
                 graph(
@@ -152,4 +190,5 @@ def board() -> Json:
                 ),
             ),
         ),
+        webhook.row(),
     )

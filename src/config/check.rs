@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use crate::admission::Proxies;
 use crate::auth::{Algorithm, KeyError, Mode, Verifier};
+use crate::egress::TrustError;
 use crate::transport::{self, File};
 use crate::{jwks, watchdog};
 
-use super::Config;
+use super::{Config, hooks};
 
 /// A reason, and the key that it is told at.
 pub(super) type Complaint = (&'static str, String);
@@ -76,6 +77,7 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
         found.push(key_complaint(error));
     }
     found.extend(of_jwks(config));
+    found.extend(hooks::complaints(&config.webhooks));
     found
 }
 
@@ -94,7 +96,7 @@ fn of_jwks(config: &Config) -> Option<Complaint> {
         return Some(("auth.jwks", reason.to_owned()));
     }
     jwks::check(&config.auth, &config.jwks).err().map(|error| match error {
-        jwks::SourceError::Ca => ("auth.jwks_ca", error.to_string()),
+        jwks::SourceError::Trust(TrustError::Ca) => ("auth.jwks_ca", error.to_string()),
         other => ("auth.jwks", other.to_string()),
     })
 }
@@ -141,6 +143,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
         }
     }
     found.extend(of_proxies(&config.admission.proxies));
+    found.extend(hooks::warnings(&config.webhooks));
     if !is_loopback(config.admin_listen.ip()) {
         found.push((
             "admin_listen",
@@ -231,4 +234,4 @@ const SHARDS_MAX: usize = 1024;
 /// Each name has up to 128 bytes, and a control character in it is printed as six (`\u00XX`): 2304 for three.
 const ENVELOPE_BYTES_MAX: usize = 3072;
 /// RFC 7518, 3.2: a key of the hash's size or larger.
-const SECRET_BYTES_MIN: usize = 32;
+pub(super) const SECRET_BYTES_MIN: usize = 32;

@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod check;
+mod hooks;
 mod print;
 mod rooms;
 mod sources;
@@ -24,6 +25,7 @@ use crate::auth::{self, Mode};
 use crate::hub::{Access, OnOverflow, PresenceMode, Rules};
 use crate::id::{NameError, NodeId, UserId};
 use crate::session::{self, Broadcast};
+use crate::webhooks::{self, EventKind};
 use crate::{admin, admission, http, hub, jwks, listener, memory, shard, transport, watchdog, ws};
 
 pub use print::default_file;
@@ -64,6 +66,8 @@ pub struct Config {
     pub memory: memory::Limits,
     /// When a shard counts as standing still.
     pub watchdog: watchdog::Options,
+    /// Who is told what happens in rooms.
+    pub webhooks: webhooks::Options,
     /// How operators and applications are answered.
     pub admin: admin::Options,
 }
@@ -99,6 +103,7 @@ impl Default for Config {
             tls: transport::Options::default(),
             memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
+            webhooks: webhooks::Options::default(),
             admin: admin::Options::default(),
         }
     }
@@ -286,6 +291,12 @@ impl Config {
         self.auth.issue(&grant(user), now).map_err(TokenError::Issue)
     }
 
+    /// The keys whose values are others than in `other`; a secret counts as the same as another.
+    pub fn changed_from(&self, other: &Self) -> Vec<&'static str> {
+        let is_other = |setting: &&table::Setting| (setting.print)(self) != (setting.print)(other);
+        table::SETTINGS.iter().filter(is_other).map(|setting| setting.key).collect()
+    }
+
     /// Sets what follows from other settings.
     fn derive(&mut self, origins: &BTreeMap<&'static str, Origin>) {
         self.shard.batch_bytes = batch_bytes(self.shard.outbound_bytes);
@@ -293,6 +304,9 @@ impl Config {
         let is_development = self.auth.mode == Mode::None;
         self.http.demo = is_development;
         self.http.allow_loopback_origins = is_development;
+        let of_rooms = [EventKind::RoomOccupied, EventKind::RoomVacated];
+        self.hub.presence.tells_of_rooms =
+            self.webhooks.url.is_some() && of_rooms.iter().any(|kind| self.webhooks.events.contains(kind));
         if !is_development && !origins.contains_key("rooms") {
             self.hub.rooms = Rules::default();
         }
@@ -320,6 +334,7 @@ fn partner(key: &str) -> Option<&'static str> {
         "tls.certificate" => Some("tls.key"),
         "tls.key" | "tls.client_ca" => Some("tls.certificate"),
         "admin_listen" => Some("listen"),
+        "webhooks.secret" => Some("webhooks.url"),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@ use crate::auth::{Algorithm, JwksSource, Secret};
 use crate::id::NodeId;
 use crate::jwks;
 
+use super::hooks::{events, secret, url};
 use super::value::{
     Value, address, byte_rate, choice, count, duration, flag, leeway, list, most, networks, one_or_list,
     path, quoted, rate, size, text, window,
@@ -396,6 +397,49 @@ pub(super) static SETTINGS: &[Setting] = &[
         duration,
         shard.heartbeat.write,
         "Time that a blocked write waits before the client is closed with 4008."
+    ),
+    setting!(
+        "webhooks.url",
+        url,
+        webhooks.url,
+        "Where it is told what happens in rooms: the https:// address of a server of the application, that is sent signed\nbatches of events. Default: nowhere.",
+        "\"https://app.example.org/fanfare\""
+    ),
+    setting!(
+        "webhooks.secret",
+        secret,
+        webhooks.secret,
+        "What the requests are signed with, of at least 32 bytes. Best given as FANFARE_WEBHOOKS__SECRET.",
+        "\"...\""
+    ),
+    setting!("webhooks.events", events, webhooks.events, "What is told."),
+    setting!(
+        "webhooks.queue_bytes",
+        size,
+        webhooks.queue_bytes,
+        "What may wait for that server; when it is full, the oldest event is left out. At least 64KiB."
+    ),
+    setting!(
+        "webhooks.timeout",
+        duration,
+        webhooks.timeout,
+        "How long a request may take; what was not taken is tried again for five minutes. At most 1m."
+    ),
+    Setting {
+        key: "webhooks.ca",
+        doc: "Who may have certified that address, beside those whom the system trusts: PEM text, or the path of a PEM\nfile.",
+        example: Some("\"/etc/fanfare/ca.pem\""),
+        parse: |config, value| {
+            config.webhooks.ca = text::parse(value)?.map(check::pem).transpose()?;
+            Ok(())
+        },
+        print: |config| text::print(&config.webhooks.ca),
+    },
+    setting!(
+        "webhooks.allow_http",
+        flag,
+        webhooks.allow_http,
+        "Allows http:// also to another machine, for a network of your own: what is sent can be read on its way."
     ),
     setting!(
         "drain.window",

@@ -9,14 +9,15 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Request, Version};
 
+use super::demo::Part;
 use super::refusal::Refusal;
 use super::{Endpoint, Options};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// The demo page.
-    Demo,
+    /// The demo page, or a part of it.
+    Demo(&'static Part),
     /// A WebSocket, by a valid upgrade.
     Upgrade(Endpoint),
 }
@@ -50,11 +51,10 @@ pub(super) fn check<B>(request: &Request<B>, options: &Options) -> Result<Route,
         return Err(Refusal::version());
     }
     check_host(request.headers())?;
-    let endpoint = match request.uri().path() {
-        "/ws" => Some(Endpoint::Ws),
-        "/echo" if options.echo => Some(Endpoint::Echo),
-        "/" if options.demo => None,
-        _ => return Err(Refusal::not_found()),
+    let route = match request.uri().path() {
+        "/ws" => Route::Upgrade(Endpoint::Ws),
+        "/echo" if options.echo => Route::Upgrade(Endpoint::Echo),
+        path => Part::at(path).filter(|_| options.demo).map(Route::Demo).ok_or_else(Refusal::not_found)?,
     };
     if request.method() != Method::GET {
         return Err(Refusal::method());
@@ -62,9 +62,10 @@ pub(super) fn check<B>(request: &Request<B>, options: &Options) -> Result<Route,
     if request.headers().contains_key(CONTENT_LENGTH) || request.headers().contains_key(TRANSFER_ENCODING) {
         return Err(Refusal::malformed("a GET request must not have a body here"));
     }
-    let Some(endpoint) = endpoint else { return Ok(Route::Demo) };
-    check_upgrade(request)?;
-    Ok(Route::Upgrade(endpoint))
+    if matches!(route, Route::Upgrade(_)) {
+        check_upgrade(request)?;
+    }
+    Ok(route)
 }
 
 /// The host that the request is for, when it names exactly one.
@@ -204,11 +205,14 @@ mod tests {
     fn serves_echo_and_demo_only_when_told_to() {
         let options = Options { echo: false, demo: false, ..Options::default() };
 
-        for path in ["/echo", "/"] {
+        for path in ["/echo", "/", "/demo.css", "/demo.js", "/fanfare.js"] {
             let request = hello().uri(path).body(()).unwrap();
             assert_eq!(check(&request, &options).map_err(|refusal| refusal.status().as_u16()), Err(404));
         }
-        assert_eq!(checked(Request::builder().uri("/").header("host", "a")), Ok(Route::Demo));
+        for (target, path) in [("/", "/"), ("/?token=x", "/"), ("/demo.js", "/demo.js")] {
+            let part = Part::at(path).unwrap();
+            assert_eq!(checked(Request::builder().uri(target).header("host", "a")), Ok(Route::Demo(part)));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! behind the head.
 
 mod arrival;
+mod demo;
 mod extensions;
 #[doc(hidden)]
 pub mod fuzz;

@@ -238,14 +238,52 @@ async fn declines_every_extension() {
 }
 
 #[tokio::test]
-async fn serves_the_demo_page_and_echo_when_told_to() {
-    let shared = shared(Options { demo: true, echo: true, ..Options::default() });
+async fn serves_the_demo_page_with_its_parts_when_told_to() {
+    let shared = shared(Options { demo: true, ..Options::default() });
 
-    let (outcome, answer) = talk(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &shared, false).await;
-    assert!(matches!(outcome, Outcome::Served), "{outcome:?}");
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && has(&answer, "content-type: text/html"), "{answer}");
+    for (path, media_type) in [
+        ("/", "text/html"),
+        ("/?token=a.b.c", "text/html"),
+        ("/demo.css", "text/css"),
+        ("/demo.js", "text/javascript"),
+        ("/fanfare.js", "text/javascript"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (outcome, answer) = talk(request.as_bytes(), &shared, false).await;
+
+        assert!(matches!(outcome, Outcome::Served), "{path}: {outcome:?}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
+        for line in [
+            &*format!("content-type: {media_type}; charset=utf-8\r\n"),
+            &*format!("content-length: {}", body.len()),
+            "cache-control: no-store",
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "connection: close",
+        ] {
+            assert!(has(head, line), "{path}: {line} in {head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn serves_no_part_of_the_demo_page_unless_told_to() {
+    for path in ["/", "/demo.css", "/demo.js", "/fanfare.js"] {
+        let (outcome, answer) = exchange(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+
+        assert!(matches!(outcome, Outcome::Refused(HandshakeFailure::NotFound)), "{path}: {outcome:?}");
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn serves_echo_when_told_to() {
+    let shared = shared(Options { echo: true, ..Options::default() });
 
     let (outcome, _) = talk(HELLO.replacen("/ws", "/echo", 1).as_bytes(), &shared, false).await;
+
     assert_eq!(upgraded(outcome).endpoint, Endpoint::Echo);
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -245,7 +245,7 @@ fn respond<B>(
 ) -> Result<(Response<Full<Bytes>>, Option<Admitted>), Refusal> {
     caller.look_at(&request, shared).map_err(Refusal::at_the_door)?;
     let endpoint = match guard::check(&request, &shared.options)? {
-        Route::Demo => return Ok((demo(), None)),
+        Route::Demo(part) => return Ok((part.response(), None)),
         Route::Upgrade(endpoint) => endpoint,
     };
     if !shared.origins.allow(request.headers()) {
@@ -299,14 +299,6 @@ fn result(error: Option<&AuthError>) -> AuthResult {
         Some(AuthError::WrongAudience) => AuthResult::WrongAudience,
         Some(AuthError::Revoked) => AuthResult::Revoked,
     }
-}
-
-fn demo() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(DEMO));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// A refusal of `request` as bytes. Not every head that is refused can be parsed, so this answers one that can.
@@ -369,8 +361,6 @@ impl Write for Memory<'_> {
         Poll::Ready(Ok(()))
     }
 }
-
-const DEMO: &str = include_str!("demo.html");
 
 /// How every TLS connection begins (RFC 8446, 5.1): a record of the handshake, of version 3.
 const TLS_HANDSHAKE: &[u8] = b"\x16\x03";

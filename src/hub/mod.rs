@@ -158,7 +158,7 @@ impl Hub {
         }
     }
 
-    /// The room of this name, also when nobody is in it: one that has a history begins here, if it has not yet.
+    /// The room of this name, for who says something in it: one that has a history begins here, if it has not yet.
     pub fn room(&self, id: &RoomId) -> Option<Arc<Room>> {
         self.directory.find(id).or_else(|| {
             let has_history = self.rules_of(id).history.is_some();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Address, Busy, Hub, Room, RoomOptions, Said, StreamPosition};
+use super::{Address, Busy, HistoryPage, Hub, Room, RoomOptions, Said, Start, StreamPosition};
 use crate::id::{NameRef, RoomId, UserId, matches_pattern};
 use crate::inbox::{Command, Origin};
 use crate::metrics::Source;
@@ -38,6 +38,23 @@ impl Hub {
     /// The room of this name, if somebody is in it or something of it is kept.
     pub fn existing(&self, room: &RoomId) -> Option<Arc<Room>> {
         self.directory.find(room)
+    }
+
+    /// As [`Room::look_back`], in the room of this name. One that nobody has said anything in has nothing to show, and does not
+    /// begin because somebody looked: whoever makes up names must not take the place of what is kept.
+    pub fn look_back(
+        &self,
+        room: &RoomId,
+        start: Start,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Option<HistoryPage> {
+        if let Some(room) = self.existing(room) {
+            return room.look_back(start, limit, bytes_max);
+        }
+        self.rules_of(room).history?;
+        let position = StreamPosition { epoch: 0, offset: 0 };
+        Some(HistoryPage { position, messages: Vec::new(), is_complete: matches!(start, Start::Last(_)) })
     }
 
     /// The first rooms, at most so many, of those whose names fit the pattern and come after this one in the order of names.

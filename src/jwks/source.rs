@@ -1,33 +1,23 @@
 //! Where the keys are read from: a file, or an address that is asked over HTTP.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::io::{self, Read as _};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::header::{ACCEPT, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 
 use crate::auth::{JwksSource, SetError};
+use crate::egress::{self, AddressError, Client, Connections, TrustError, whole};
 
 /// The longest set of keys that is read.
 pub(super) const BODY_BYTES_MAX: usize = 512 * 1024;
 /// From the look-up of the name to the last byte of the answer.
 const TIME_MAX: Duration = Duration::from_secs(10);
-/// The longest head of an answer.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A connection would idle for minutes between two questions.
+const CONNECTIONS: Connections = Connections { connect: TIME_MAX, idle: Duration::ZERO };
 
 /// Why the keys cannot be looked for at all.
 #[derive(Debug, thiserror::Error)]
@@ -41,17 +31,9 @@ pub enum SourceError {
     /// What the file says.
     #[error("{0}")]
     Set(#[from] SetError),
-    /// Not a certificate.
-    #[error("is not a PEM text with one certificate or more")]
-    Ca,
-    /// Nobody is trusted.
-    #[error(
-        "the system has no list of trusted certificates: install one (Debian: ca-certificates), or give `auth.jwks_ca`"
-    )]
-    NoRoots,
-    /// The TLS library refused what it was given.
-    #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    /// Nobody who may have certified the address.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// Why the keys could not be read this time. Says nothing of what was read.
@@ -81,7 +63,7 @@ pub enum ReadError {
 #[derive(Debug)]
 pub(super) enum Source {
     File(PathBuf),
-    Url { uri: Uri, client: Box<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>> },
+    Url { uri: Uri, client: Box<Client<Empty<Bytes>>> },
 }
 
 impl Source {
@@ -91,14 +73,7 @@ impl Source {
             JwksSource::File(path) => Ok(Self::File(path.clone())),
             JwksSource::Url(url) => {
                 let uri = address(url).map_err(SourceError::Address)?;
-                let tls = tls(uri.scheme_str() == Some("https"), ca)?;
-                let connector =
-                    HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-                // A connection would idle for minutes between two questions.
-                let client = Client::builder(TokioExecutor::new())
-                    .pool_max_idle_per_host(0)
-                    .http1_max_buf_size(HEAD_BYTES_MAX)
-                    .build(connector);
+                let client = egress::client(&uri, ca, CONNECTIONS)?;
                 Ok(Self::Url { uri, client: Box::new(client) })
             }
         }
@@ -136,10 +111,7 @@ pub fn locate(given: &str) -> Result<JwksSource, String> {
 pub fn is_open_to_others(source: &JwksSource) -> bool {
     let JwksSource::Url(url) = source else { return false };
     let Ok(uri) = address(url) else { return false };
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = host.eq_ignore_ascii_case("localhost")
-        || host.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback());
-    uri.scheme_str() == Some("http") && !is_here
+    egress::is_open_to_others(&uri)
 }
 
 /// Reads a file now.
@@ -154,13 +126,10 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     if text.len() > BODY_BYTES_MAX { Err(ReadError::TooLong) } else { Ok(text) }
 }
 
-async fn fetch(
-    uri: &Uri,
-    client: &Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-) -> Result<Vec<u8>, ReadError> {
+async fn fetch(uri: &Uri, client: &Client<Empty<Bytes>>) -> Result<Vec<u8>, ReadError> {
     let request = Request::get(uri)
         .header(ACCEPT, "application/jwk-set+json, application/json")
-        .header(USER_AGENT, concat!("fanfare/", env!("CARGO_PKG_VERSION")))
+        .header(USER_AGENT, egress::USER_AGENT)
         .body(Empty::new())
         .map_err(|error| ReadError::Unreachable(whole(&error)))?;
     let answer = client.request(request).await.map_err(|error| ReadError::Unreachable(whole(&error)))?;
@@ -175,44 +144,8 @@ async fn fetch(
 }
 
 fn address(url: &str) -> Result<Uri, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("is not an address: {error}"))?;
-    if !matches!(uri.scheme_str(), Some("https" | "http")) {
-        return Err("must be the path of a file, or begin with https:// or http://".to_owned());
-    }
-    if uri.authority().is_none_or(|authority| authority.host().is_empty() || authority.as_str().contains('@'))
-    {
-        return Err("must have a host, and no name or password before it".to_owned());
-    }
-    Ok(uri)
-}
-
-/// Trusts the system's certificates and `ca`; nobody where TLS is not used.
-fn tls(is_used: bool, ca: Option<&str>) -> Result<ClientConfig, SourceError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in ca.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())) {
-        roots.add(certificate.map_err(|_| SourceError::Ca)?).map_err(|_| SourceError::Ca)?;
-    }
-    if ca.is_some() && roots.is_empty() {
-        return Err(SourceError::Ca);
-    }
-    if is_used {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(SourceError::NoRoots);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(versions.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// An error with all its causes: the outermost alone says little.
-fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
+    egress::address(url).map_err(|error| match error {
+        AddressError::Scheme => "must be the path of a file, or begin with https:// or http://".to_owned(),
+        other => other.to_string(),
+    })
 }

@@ -424,6 +424,25 @@ impl HubMetrics {
     }
 }
 
+/// How reading the configuration again went.
+#[derive(Debug)]
+pub struct ConfigMetrics {
+    /// Whether it was sound the last time.
+    pub is_successful: Gauge,
+    /// When it last was.
+    pub succeeded_at: Gauge,
+}
+
+impl ConfigMetrics {
+    /// Registers the handles.
+    pub fn new(recorder: &Recorder) -> Self {
+        Self {
+            is_successful: recorder.gauge(&table::CONFIG_SUCCESSFUL, &[]),
+            succeeded_at: recorder.gauge(&table::CONFIG_SUCCEEDED_AT, &[]),
+        }
+    }
+}
+
 /// The metrics of rooms, for `/metrics/rooms`, which prints them itself.
 pub struct RoomMetrics;
 

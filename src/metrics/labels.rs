@@ -71,6 +71,7 @@ macro_rules! label {
         }
     };
 }
+pub(super) use label;
 
 label! {
     /// Whether compression was negotiated.

@@ -12,6 +12,7 @@ mod merged;
 mod table;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -23,8 +24,8 @@ use self::merged::{Registry, Seconds};
 pub use self::admin::{AdminMetrics, Sums};
 pub use self::docs::docs;
 pub use self::handles::{
-    HandshakeFailures, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics, RoomMetrics, ServerMetrics,
-    ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
+    ConfigMetrics, HandshakeFailures, HttpMetrics, HubMetrics, JwksMetrics, ListenerMetrics, RoomMetrics,
+    ServerMetrics, ShardMetrics, ShardSamples, TlsMetrics, VitalsMetrics,
 };
 pub use self::labels::{
     AcceptError, ApiAuth, AuthResult, CloseReason, CloseSent, Compressed, Direction, DropReason, Family,
@@ -33,6 +34,7 @@ pub use self::labels::{
 };
 pub use self::merged::{Histogram, Samples, write_head};
 pub use self::table::{Kind, LabelInfo, METRICS, Metric, Values, is_of_rooms};
+pub use self::webhooks::{WebhookLoss, WebhookMetrics, WebhookResult};
 
 /// Where all metrics of the process are kept; cheap to clone.
 ///

@@ -7,6 +7,7 @@ use super::labels::{
     HandshakeFailure, LabelValue, Layer, LimitScope, PublishResult, ReceivedClose, ReceivedType, Recovery,
     Refresh, RejectReason, ReloadResult, Resumption, SentType, Source, Stage, WriteResult,
 };
+use super::webhooks::{WebhookLoss, WebhookResult};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,6 +126,10 @@ table! {
             "Always 1; the labels name the build.";
         READY: Kind::Gauge, "fanfare_ready", None, [],
             "1 while new connections are welcome, as `/readyz` says.";
+        CONFIG_SUCCESSFUL: Kind::Gauge, "fanfare_config_last_reload_successful", None, [],
+            "1 when the configuration was sound the last time it was read, 0 when the old one stays in force.";
+        CONFIG_SUCCEEDED_AT: Kind::Gauge, "fanfare_config_last_reload_success_timestamp_seconds", Some(Unit::Seconds), [],
+            "When the configuration that is in force was read, in Unix seconds.";
         DRAINING: Kind::Gauge, "fanfare_draining", None, [], "1 while all clients are sent away and no new ones are taken.";
         DRAIN_PROGRESS: Kind::Gauge, "fanfare_drain_progress_ratio", None, [], "The part of the connections that were open when the drain began and have ended; 0 without a drain.";
     }
@@ -281,6 +286,23 @@ table! {
             "How often the watchdog found a shard that did not come round.";
         PANICS: Kind::Counter, "fanfare_shard_panics_total", Some(Unit::Count), [SHARD],
             "Panics of a shard's thread: its clients are closed with 1011 and it begins anew, or one handshake fails.";
+    }
+    "The webhook" {
+        WEBHOOK_SENT: Kind::Counter, "fanfare_webhook_events_sent_total", Some(Unit::Count), [],
+            "Events that the webhook's server took.";
+        WEBHOOK_LOST: Kind::Counter, "fanfare_webhook_events_lost_total", Some(Unit::Count), [listed::<WebhookLoss>()],
+            "Events that the webhook's server was not given: too much waited (queue_full), it refused them (rejected), they were tried for five minutes (expired), or the gateway ended (shutdown).";
+        WEBHOOK_REQUESTS: Kind::Counter, "fanfare_webhook_requests_total", Some(Unit::Count),
+            [listed::<WebhookResult>()], "Attempts to send a batch of events, by how they ended.";
+        WEBHOOK_DURATION: Kind::Histogram(HANDSHAKE), "fanfare_webhook_request_duration_seconds", Some(Unit::Seconds), [],
+            "How long those attempts took.";
+        WEBHOOK_QUEUE_EVENTS: Kind::Gauge, "fanfare_webhook_queue_events", Some(Unit::Count), [],
+            "Events that wait to be taken, those under way included.";
+        WEBHOOK_QUEUE_BYTES: Kind::Gauge, "fanfare_webhook_queue_bytes", Some(Unit::Bytes), [], "What they take of memory.";
+        WEBHOOK_QUEUE_LIMIT: Kind::Gauge, "fanfare_webhook_queue_limit_bytes", Some(Unit::Bytes), [],
+            "What they may take, before the oldest is left out.";
+        WEBHOOK_QUEUE_AGE: Kind::Gauge, "fanfare_webhook_queue_oldest_age_seconds", Some(Unit::Seconds), [],
+            "How long the oldest of them has been waiting; 0 when nothing waits.";
     }
     "The admin listener" {
         HTTP_REQUESTS: Kind::Counter, "fanfare_http_requests_total", Some(Unit::Count),

@@ -15,8 +15,10 @@ fn everything(recorder: &Recorder) -> (Vec<ShardMetrics>, impl Sized) {
         HttpMetrics::new(recorder),
         ListenerMetrics::new(recorder),
         HubMetrics::new(recorder),
+        ConfigMetrics::new(recorder),
         JwksMetrics::new(recorder),
         TlsMetrics::new(recorder),
+        WebhookMetrics::new(recorder),
     );
     (shards, (admin, vitals, rest))
 }

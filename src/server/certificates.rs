@@ -16,7 +16,7 @@ use super::Error;
 /// key may be written one after the other.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Reads the certificate again when it changes or SIGHUP comes. Without TLS it only keeps that signal from ending the process.
+/// Reads the certificate again when it changes or SIGHUP comes.
 pub(super) struct Reloads {
     hangup: Signal,
     tls: Option<Tls>,
@@ -67,14 +67,9 @@ impl Reloads {
     }
 
     /// Goes on until it is dropped.
-    pub(super) async fn run(mut self) {
-        match self.tls {
-            Some(tls) => tls.run(self.hangup).await,
-            None => {
-                while self.hangup.recv().await.is_some() {
-                    tracing::info!("SIGHUP: no certificate is configured, nothing is read again");
-                }
-            }
+    pub(super) async fn run(self) {
+        if let Some(tls) = self.tls {
+            tls.run(self.hangup).await;
         }
     }
 }

@@ -69,15 +69,17 @@ impl Drain {
 }
 
 impl Drains {
-    /// Obeys signals and operators until the process is to end.
-    pub(super) async fn run(&mut self, signals: &mut Signals, orders: &mut mpsc::Receiver<Order>) {
+    /// Obeys signals and operators until the process is to end; returns whether what else has to be done may take its
+    /// time, which a second signal does not allow.
+    pub(super) async fn run(&mut self, signals: &mut Signals, orders: &mut mpsc::Receiver<Order>) -> bool {
         loop {
             let ends_at = self.current.as_ref().and_then(|drain| drain.ends_at);
             let is_emptying = self.current.as_ref().is_some_and(|drain| !drain.is_done);
             tokio::select! {
                 () = signals.next() => {
                     if ends_at.is_some() {
-                        return self.log_cut("a second signal ends the drain");
+                        self.log_cut("a second signal ends the drain");
+                        return false;
                     }
                     self.begin(None, true);
                 }
@@ -85,10 +87,13 @@ impl Drains {
                 () = emptied(&self.gate), if is_emptying => {
                     self.log_end();
                     if ends_at.is_some() {
-                        return;
+                        return true;
                     }
                 }
-                () = until(ends_at) => return self.log_cut("some connections did not end in time"),
+                () = until(ends_at) => {
+                    self.log_cut("some connections did not end in time");
+                    return true;
+                }
             }
         }
     }

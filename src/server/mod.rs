@@ -2,8 +2,10 @@
 
 mod certificates;
 mod drains;
+mod hooks;
 mod keys;
 mod rooms;
+mod settings;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -12,13 +14,16 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::admission::{Desk, PLACES_TO_REFUSE};
 use crate::auth::Verifier;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Sources};
+use crate::drain::Order;
+use crate::egress::TrustError;
 use crate::hub::Hub;
 use crate::id::ShardIndex;
 use crate::inbox::{Command, Gate, Inbox, Outlet};
@@ -31,10 +36,11 @@ use crate::metrics::{
 use crate::readiness::{Cause, Readiness};
 use crate::shard::{self, Parts};
 use crate::transport::CertificateError;
-use crate::{auth, drain, http, inbox, jwks, watchdog};
+use crate::{auth, drain, http, inbox, jwks, watchdog, webhooks};
 
 use certificates::Reloads;
 use drains::{BegunWith, Drains};
+use settings::Settings;
 
 /// Descriptors of the process that serve no client: standard streams, listeners, the control thread, and operators.
 const DESCRIPTORS_RESERVED: usize = 32 + admin::CONNECTIONS_MAX;
@@ -65,6 +71,9 @@ pub enum Error {
     /// The certificate, its key, or who signs those of clients.
     #[error("tls: {0}")]
     Tls(#[from] CertificateError),
+    /// Whom to trust to be the server of the webhook.
+    #[error("webhooks: {0}")]
+    Webhooks(#[from] TrustError),
     /// A shard.
     #[error(transparent)]
     Shard(#[from] shard::SpawnError),
@@ -76,15 +85,16 @@ pub enum Error {
     Start(#[source] io::Error),
 }
 
-/// Runs the gateway until it is told to stop by SIGTERM or SIGINT, and drains it. A second signal ends it at once.
+/// Runs the gateway until it is told to stop by SIGTERM or SIGINT, and drains it. A second signal ends it at once. On SIGHUP the
+/// sources are read again.
 ///
 /// # Errors
 ///
 /// [`Error`] when something cannot be started; nothing runs then.
-pub fn run(config: Config) -> Result<(), Error> {
+pub fn run(config: Config, sources: Sources) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     let runtime = Control(Some(runtime));
-    runtime.0.as_ref().expect("it is there until the end").block_on(serve(config))
+    runtime.0.as_ref().expect("it is there until the end").block_on(serve(config, sources))
 }
 
 /// The control thread's runtime. Shards that do not end must not hold up the exit, and those that go on serving must not
@@ -99,7 +109,7 @@ impl Drop for Control {
     }
 }
 
-async fn serve(config: Config) -> Result<(), Error> {
+async fn serve(config: Config, sources: Sources) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(Error::Start)?;
     let recorder = Recorder::new();
     let metrics = ServerMetrics::new(&recorder);
@@ -107,6 +117,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     let listener = bind(config.listen)?;
     let (outlets, inboxes) = inboxes(&config);
     let clock = Clock::start();
+    let hooks = hooks::start(&config, &recorder, clock)?;
     let hub = Hub::new(outlets.clone(), config.hub.clone(), clock);
     let verifier = Arc::new(Verifier::new(config.auth.clone())?);
     let connections = connections_that_fit(config.listener.connections, config.shards);
@@ -126,7 +137,8 @@ async fn serve(config: Config) -> Result<(), Error> {
     let begun_with = BegunWith::default();
     let rooms = Arc::clone(&hub);
     let (controls, mut orders) = drain::controls();
-    let shown = Shown { ledger, ready: ready.clone(), gate: gate.clone(), begun_with: begun_with.clone() };
+    let (begun, hook) = (begun_with.clone(), hooks.sender());
+    let shown = Shown { ledger, ready: ready.clone(), gate: gate.clone(), begun_with: begun, hook };
     let state = admin::State {
         refresh: refresh(&recorder, &metrics, shown, &hub, &watched, clock),
         verifier: Arc::clone(&verifier),
@@ -143,12 +155,12 @@ async fn serve(config: Config) -> Result<(), Error> {
     announce(public, admin.addr(), reloads.certificates().is_some()).map_err(Error::Start)?;
 
     let watched = (watched, gate.clone(), ready.clone());
-    let _background = start_background(&config, watched, reloads, (&rooms, clock));
+    let settings = Settings::begin(config.clone(), sources, Arc::clone(&rooms), &recorder)?;
+    let _background =
+        start_background(&config, watched, (reloads, settings), (&rooms, hooks.sender(), clock));
     log_start(&config, public, admin.addr(), connections);
     ready.clear(Cause::Starting);
     let accept = listener.run((gate.clone(), desk), outlets.clone(), watch, accepting, clock);
-    tokio::pin!(accept);
-    let mut shards = watch_over(threads);
     let mut drains = Drains {
         gate,
         shards: outlets.clone(),
@@ -160,15 +172,27 @@ async fn serve(config: Config) -> Result<(), Error> {
         begun_with,
         current: None,
     };
-    tokio::select! {
-        ended = &mut accept => return ended.map_err(Error::Start),
-        _ = shards.join_next() => return Err(Error::ShardEnded),
-        () = drains.run(&mut signals, &mut orders) => {}
-    }
+    let may_wait = serve_until_drained(accept, threads, &mut drains, (&mut signals, &mut orders)).await?;
     tell_all(&outlets, || Command::Stop);
+    hooks::finish(hooks, &mut signals, may_wait).await;
     admin.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Returns whether what else has to be done may take its time.
+async fn serve_until_drained(
+    accept: impl Future<Output = io::Result<()>>,
+    threads: Vec<JoinHandle<()>>,
+    drains: &mut Drains,
+    (signals, orders): (&mut Signals, &mut mpsc::Receiver<Order>),
+) -> Result<bool, Error> {
+    let mut shards = watch_over(threads);
+    tokio::select! {
+        ended = accept => ended.map(|()| false).map_err(Error::Start),
+        _ = shards.join_next() => Err(Error::ShardEnded),
+        may_wait = drains.run(signals, orders) => Ok(may_wait),
+    }
 }
 
 fn tell_all(shards: &[Outlet], command: impl Fn() -> Command) {
@@ -267,6 +291,7 @@ struct Shown {
     ready: Readiness,
     gate: Gate,
     begun_with: BegunWith,
+    hook: webhooks::Sender,
 }
 
 /// Sets, at each scrape, the gauges of what others only count.
@@ -290,22 +315,24 @@ fn refresh(
         metrics.history_bytes.set(count(hub.budget().bytes()));
         metrics.history_limit.set(count(hub.budget().limit()));
         watched.refresh(clock.now());
+        shown.hook.refresh();
     })
 }
 
-/// Starts what goes on beside the shards: the watchdog, the looks at the certificate and at rooms. All end when the set is
+/// Starts what goes on beside the shards: the watchdog, the looks at certificate, settings and rooms. All end when the set is
 /// dropped.
 fn start_background(
     config: &Config,
     (shards, gate, ready): (watchdog::Shards, Gate, Readiness),
-    reloads: Reloads,
-    (hub, clock): (&Arc<Hub>, Clock),
+    (reloads, settings): (Reloads, Settings),
+    (hub, hook, clock): (&Arc<Hub>, webhooks::Sender, Clock),
 ) -> JoinSet<()> {
     let options = config.watchdog.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(watchdog::run(watchdog::Parts { options, shards, gate, ready, clock }));
     tasks.spawn(reloads.run());
-    tasks.spawn(rooms::tell(Arc::clone(hub), clock));
+    tasks.spawn(settings.run());
+    tasks.spawn(rooms::tell(Arc::clone(hub), hook, clock));
     tasks.spawn(rooms::sweep(Arc::clone(hub)));
     tasks
 }

@@ -7,10 +7,11 @@ use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock::Clock;
-use crate::hub::{Hub, Room, Said, Text};
-use crate::id::UserId;
+use crate::hub::{Hub, Room, Said, Text, Told};
+use crate::id::{RoomId, UserId};
 use crate::metrics::Source;
 use crate::protocol;
+use crate::webhooks::{Event, EventKind, Sender};
 use crate::ws::{Draft, PreparedMessage};
 
 /// So much is told before others on the control thread have their turn.
@@ -22,11 +23,14 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long nothing is looked for when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Tells the members of rooms who comes and goes. Never ends.
-pub(super) async fn tell(hub: Arc<Hub>, clock: Clock) {
+/// Tells the members of rooms, and the application, who comes and goes. Never ends.
+pub(super) async fn tell(hub: Arc<Hub>, hook: Sender, clock: Clock) {
     loop {
         let mut told = 0;
-        while hub.tell(|room, user, has_come| said(room, (user, has_come), clock)).is_some() {
+        while let Some(tidings) = hub.tell(|room, user, has_come| said(room, (user, has_come), clock)) {
+            if let Some(room) = tidings.room.id() {
+                hook.push(event(room.clone(), tidings.told));
+            }
             told += 1;
             if told % TOLD_PER_TURN == 0 {
                 yield_now().await;
@@ -53,6 +57,17 @@ pub(super) async fn sweep(hub: Arc<Hub>) {
             tracing::error!("forgetting what is too old in rooms has failed");
         }
     }
+}
+
+fn event(room: RoomId, told: Told) -> Event {
+    let (kind, user) = match told {
+        Told::Joined(user) => (EventKind::MemberJoined, Some(user)),
+        Told::Left(user) => (EventKind::MemberLeft, Some(user)),
+        Told::Occupied => (EventKind::RoomOccupied, None),
+        Told::Vacated => (EventKind::RoomVacated, None),
+    };
+    let at = u64::try_from(Clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
+    Event { kind, room, user, at }
 }
 
 fn said(room: &Room, (user, has_come): (&UserId, bool), clock: Clock) -> Said {

@@ -1,7 +1,5 @@
 //! Answers to who looks back at what was said in a room, and to who asks who is there.
 
-use std::sync::Arc;
-
 use crate::hub::{self, Access, Start};
 use crate::id::{ClientKey, NameRef, RoomId, UserId};
 use crate::metrics::SentType;
@@ -38,7 +36,7 @@ impl Core {
         let start = since.map_or(Start::Last(limit), start);
         let bytes = ANSWER_BYTES.min(self.options.outbound_bytes / 4);
         let page = self.permit_reading(key, room).and_then(|()| {
-            let page = self.shared(room).and_then(|shared| shared.look_back(start, limit, bytes));
+            let page = self.hub.look_back(&RoomId::from(room), start, limit, bytes);
             page.ok_or_else(|| unavailable("`room_id` names a room that keeps no history"))
         });
         match page {
@@ -64,7 +62,7 @@ impl Core {
     ) {
         let after = after.map(UserId::from);
         let page = self.permit_looking(key, room).and_then(|()| {
-            let shared = self.shared(room);
+            let shared = self.hub.existing(&RoomId::from(room));
             if shared.is_none() && self.options_of(room).presence.is_kept() {
                 return Ok(crate::presence::Page::default());
             }
@@ -80,14 +78,6 @@ impl Core {
                 self.reply(SentType::Presence, replies);
             }
             Err(refusal) => self.refuse(mark, refusal.code, &refusal.content, replies),
-        }
-    }
-
-    /// The room of this name, wherever it has members, or with none when it is kept.
-    fn shared(&self, room: NameRef<'_>) -> Option<Arc<hub::Room>> {
-        match self.names.get(&room) {
-            Some(known) => Some(Arc::clone(&self.rooms[*known].hub)),
-            None => self.hub.room(&RoomId::from(room)),
         }
     }
 

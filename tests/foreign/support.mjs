@@ -28,6 +28,24 @@ export function inTime(promise, what) {
   return Promise.race([promise, late]).finally(() => stop.abort());
 }
 
+/** Chromium, with nothing that would speak to the world outside. */
+export function launch(more = []) {
+  return installed("playwright-core").chromium.launch({
+    executablePath: process.env.FANFARE_CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--headless",
+      "--disable-gpu",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      "--no-proxy-server",
+      ...more,
+    ],
+  });
+}
+
 /** A running gateway on ports of its own. */
 export async function start(args = [], settings = {}) {
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("FANFARE_")));

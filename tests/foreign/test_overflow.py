@@ -55,6 +55,8 @@ class SlowMembers(unittest.IsolatedAsyncioTestCase):
         messages, gaps, expected = [], [], 1
         while not messages or messages[-1]["content"] != LAST:
             opcode, payload = member.frame()
+            if opcode == 9:
+                continue  # The first ping comes at any time.
             self.assertEqual(opcode, 1, payload)
             message = json.loads(payload)
             if message["type"] == "gap":

@@ -85,9 +85,7 @@ pub(in super::super) fn history(
             return Err(Refusal::bad_request(message.to_owned()));
         }
     };
-    let room = state.hub.room(&room_id);
-    let page = room.and_then(|room| room.look_back(start, limit, ANSWER_BYTES));
-    let Some(page) = page else {
+    let Some(page) = state.hub.look_back(&room_id, start, limit, ANSWER_BYTES) else {
         let message = format!("the room {room_id} keeps no history: set `history` for it in `[[rooms]]`");
         return Err(Refusal::not_found(message));
     };

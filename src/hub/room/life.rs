@@ -159,7 +159,7 @@ impl Sequencer {
         let has_history = self.history.as_ref().is_some_and(|history| {
             let quiet_for = Duration::from_nanos(now.saturating_sub(self.quiet_since));
             // A room where nothing was said only keeps its epoch, for which nobody else is to lose something.
-            quiet_for <= history.age() && (!history.is_empty() || !budget.is_exceeded())
+            quiet_for <= history.age() && (!history.is_empty() || budget.has_plenty())
         });
         is_waited_for || self.is_told_of || has_history
     }

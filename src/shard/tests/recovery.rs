@@ -168,6 +168,31 @@ fn who_is_there_is_told_to_members_and_to_those_who_may_join() {
 }
 
 #[test]
+fn rooms_with_made_up_names_take_nothing_from_what_is_kept() {
+    let options = hub::Options {
+        history_bytes: 64 << 10,
+        ..Chat::hub_options(Chat::options(history::Limits::default()))
+    };
+    let rule = Rule { pattern: "*".to_owned(), options: Chat::options(history::Limits::default()) };
+    let mut room = Chat::of(World::with(hub::Options { rooms: Rules(Arc::new([rule])), ..options }));
+    let ann = room.join("ann");
+    room.publish(ann, 3);
+    room.line.world.leave(ann);
+    let ben = room.enter("ben");
+    for number in 0..1000 {
+        room.line.say(ben, &format!(r#"{{"type":"history","room_id":{number}}}"#));
+        room.line.say(ben, &format!(r#"{{"type":"presence","room_id":{number}}}"#));
+        room.line.say(ben, &format!(r#"{{"type":"join","room_id":{number}}}"#));
+        room.line.say(ben, &format!(r#"{{"type":"leave","room_id":{number}}}"#));
+    }
+    let hub = Arc::clone(&room.line.world.hub);
+    hub.sweep();
+
+    assert_eq!(hub.budget().messages(), 3);
+    assert!(hub.budget().bytes() < 18 << 10, "{} bytes", hub.budget().bytes());
+}
+
+#[test]
 fn a_room_is_kept_for_its_history_and_forgotten_with_it() {
     let mut room = Chat::new(history::Limits::default());
     let ann = room.join("ann");
