@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -11,7 +12,7 @@ import unittest
 
 from faults import StoppedThread
 from openapi import Description
-from support import BINARY, DEADLINE, Client, Gateway, clean_environment, fetch, poll_async
+from support import BINARY, DEADLINE, Client, Gateway, clean_environment, fetch, poll, poll_async
 from test_api import acall, call
 
 PUBLISHER = "publisher-0123456789-0123456789-0123"
@@ -120,6 +121,25 @@ class Keys(unittest.TestCase):
             results = {r: samples[f'fanfare_api_key_checks_total{{result="{r}"}}'] for r in ("ok", "missing", "unknown", "forbidden")}
             self.assertEqual(results, {"ok": 6, "missing": 6, "unknown": 6, "forbidden": 12})
             self.assertNotIn("shop-backend", fetch(gateway.admin + "/metrics")[1], "no name of a key is a label")
+
+    def test_keys_are_changed_without_a_restart(self):
+        with Gateway("--config", self.config) as gateway:
+            def status(key):
+                return call(gateway, "GET", "/api/v1/stats", Authorization=f"Bearer {key}")[0]
+
+            self.assertEqual((status(READER), status("new-" + READER)), (200, 401))
+            with open(self.config, "w", encoding="utf-8") as file:
+                file.write(KEYS.replace(READER, "new-" + READER))
+            gateway.signal(signal.SIGHUP)
+            poll("the new key", lambda: status("new-" + READER) == 200)
+            self.assertEqual(status(READER), 401)
+            with open(self.config, "w", encoding="utf-8") as file:
+                file.write(KEYS.replace(READER, "short"))
+            gateway.signal(signal.SIGHUP)
+            poll("the mistake", lambda: gateway.scrape()["fanfare_config_last_reload_successful"] == 0)
+            self.assertEqual(status("new-" + READER), 200, "the old ones stay")
+            self.assertIn("api.keys", "".join(gateway.log))
+            self.assertNotIn(READER, "".join(gateway.log))
 
     def test_secrets_are_shown_to_nobody(self):
         shown = self.run_binary("config", "--config", self.config)
