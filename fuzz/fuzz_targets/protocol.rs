@@ -17,8 +17,18 @@ fuzz_target!(|data: &[u8]| {
         let parsed = parser.parse(text);
         assert_eq!(parsed, Parser::new().parse(text));
         print(&parsed);
+        post(&mut parser, text);
     }
 });
+
+/// The same text as of an application.
+fn post(parser: &mut Parser, text: &[u8]) {
+    let Ok(posting) = parser.parse_posting(text) else { return };
+    let mut out = Vec::new();
+    write_message(&posting.message, posting.from, 0, &mut out);
+    assert!(!out.contains(&b'\n'));
+    serde_json::from_slice::<IgnoredAny>(&out).expect("what we print is JSON");
+}
 
 fn print(parsed: &Parsed<'_>) {
     let mut out = Vec::new();

@@ -1,7 +1,7 @@
 //! Who may use `/api/v1`: keys, and what each of them may do.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -62,6 +62,10 @@ impl ApiKey {
         self.is(&other.hash)
     }
 
+    fn caller(&self) -> Caller {
+        Caller(self.hash.as_ref().first_chunk().copied())
+    }
+
     fn is(&self, hash: &Digest) -> bool {
         verify_slices_are_equal(self.hash.as_ref(), hash.as_ref()).is_ok()
     }
@@ -76,13 +80,40 @@ impl fmt::Debug for ApiKey {
     }
 }
 
+/// As the secrets' hashes can tell.
+impl PartialEq for ApiKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.scopes == other.scopes && self.is_same_secret(other)
+    }
+}
+
 /// All keys; with none of them nobody is asked for one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ApiKeys(pub Arc<[ApiKey]>);
 
-/// Who asks: the place of its key, or nobody in particular.
+/// The keys in force, which may be changed as a whole while requests are answered; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRing(Arc<RwLock<ApiKeys>>);
+
+impl KeyRing {
+    /// These keys, until others are set.
+    pub fn new(keys: ApiKeys) -> Self {
+        Self(Arc::new(RwLock::new(keys)))
+    }
+
+    /// Has these keys count and no others, from the next request on.
+    pub fn set(&self, keys: ApiKeys) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    pub(super) fn keys(&self) -> ApiKeys {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Who asks: a part of the hash of its key, or nobody in particular. It is the same whatever other keys there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Caller(Option<usize>);
+pub(super) struct Caller(Option<[u8; 8]>);
 
 /// Why somebody may not do what it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +148,7 @@ impl ApiKeys {
         if !self.0[place].scopes.contains(&scope) {
             return Err(Denied::Forbidden(scope));
         }
-        Ok(Caller(Some(place)))
+        Ok(self.0[place].caller())
     }
 }
 
@@ -152,8 +183,9 @@ mod tests {
     fn each_key_opens_what_it_is_for() {
         let check = |secret: &str, scope| keys().check(&headers(&[&format!("Bearer {secret}")]), scope);
 
-        assert_eq!(check(ONE, Scope::Publish), Ok(Caller(Some(0))));
-        assert_eq!(check(OTHER, Scope::Manage), Ok(Caller(Some(1))));
+        assert_eq!(check(ONE, Scope::Publish), Ok(keys().0[0].caller()));
+        assert_eq!(check(OTHER, Scope::Manage), Ok(keys().0[1].caller()));
+        assert_ne!(keys().0[0].caller(), keys().0[1].caller());
         assert_eq!(check(ONE, Scope::Read), Err(Denied::Forbidden(Scope::Read)));
         assert_eq!(check("one key", Scope::Publish), Err(Denied::Unknown));
         assert_eq!(check(&ONE.to_uppercase(), Scope::Publish), Err(Denied::Unknown));
@@ -179,6 +211,20 @@ mod tests {
 
         assert_eq!(none.check(&headers(&[]), Scope::Manage), Ok(Caller(None)));
         assert_eq!(none.check(&headers(&["Bearer whatever"]), Scope::Publish), Ok(Caller(None)));
+    }
+
+    #[test]
+    fn keys_are_changed_as_a_whole() {
+        let ring = KeyRing::new(keys());
+        let check = || ring.keys().check(&headers(&[&format!("Bearer {ONE}")]), Scope::Publish);
+        let caller = check().unwrap();
+
+        ring.set(ApiKeys([ApiKey::new("other".to_owned(), OTHER, vec![Scope::Publish])].into()));
+        assert_eq!(check(), Err(Denied::Unknown));
+        ring.set(ApiKeys(keys().0.iter().rev().cloned().collect()));
+        assert_eq!(check(), Ok(caller), "who it is does not depend on its place");
+        assert_ne!(keys(), ring.keys());
+        assert_eq!(keys(), keys());
     }
 
     #[test]

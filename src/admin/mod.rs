@@ -41,14 +41,14 @@ use crate::metrics::{AdminMetrics, Recorder};
 use crate::readiness::Readiness;
 use crate::transport;
 
-pub use self::keys::{ApiKey, ApiKeys, KEY_BYTES_MIN, Scope};
+pub use self::keys::{ApiKey, ApiKeys, KEY_BYTES_MIN, KeyRing, Scope};
 pub use self::places::CONNECTIONS_MAX;
 use self::tap::Taps;
 
 /// Who may ask for what, and how long the listener waits for others.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who may use `/api/v1`.
+    /// Who may use `/api/v1`, at first.
     pub keys: ApiKeys,
     /// The longest message that may be published.
     pub message_bytes: usize,
@@ -94,7 +94,9 @@ pub struct State {
     pub verifier: Arc<Verifier>,
     /// The way to whoever drains the gateway.
     pub drain: drain::Controls,
-    /// Keys and times.
+    /// Who may use `/api/v1`.
+    pub keys: KeyRing,
+    /// Bounds and times.
     pub options: Options,
 }
 

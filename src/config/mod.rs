@@ -291,9 +291,12 @@ impl Config {
         self.auth.issue(&grant(user), now).map_err(TokenError::Issue)
     }
 
-    /// The keys whose values are others than in `other`; a secret counts as the same as another.
+    /// The keys whose values are others than in `other`; a secret counts as the same as another, but not that of an API key.
     pub fn changed_from(&self, other: &Self) -> Vec<&'static str> {
-        let is_other = |setting: &&table::Setting| (setting.print)(self) != (setting.print)(other);
+        let is_other = |setting: &&table::Setting| {
+            (setting.print)(self) != (setting.print)(other)
+                || (setting.key == "api.keys" && self.admin.keys != other.admin.keys)
+        };
         table::SETTINGS.iter().filter(is_other).map(|setting| setting.key).collect()
     }
 

@@ -479,7 +479,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     ),
     Setting {
         key: "api.keys",
-        doc: "Who may use /api/v1 on `admin_listen`: each has a `name`, a `key` of at least 32 characters that is sent as\n`Authorization: Bearer KEY`, and `scopes`: \"publish\", \"read\" and \"manage\". Without any, no key is asked\nfor. In a file also as [[api.keys]] at its end.",
+        doc: "Who may use /api/v1 on `admin_listen`: each has a `name`, a `key` of at least 32 characters that is sent as\n`Authorization: Bearer KEY`, and `scopes`: \"publish\", \"read\" and \"manage\". Without any, no key is asked\nfor. Read again on SIGHUP. In a file also as [[api.keys]] at its end.",
         example: Some(
             "[{ name = \"backend\", key = \"at-least-32-characters-at-random\", scopes = [\"publish\"] }]",
         ),

@@ -135,7 +135,7 @@ async fn serve(config: Config, sources: Sources) -> Result<(), Error> {
     show_limits(&metrics, &config);
     let gate = Gate::new(connections).with_memory(ledger.clone());
     let begun_with = BegunWith::default();
-    let rooms = Arc::clone(&hub);
+    let (rooms, keys) = (Arc::clone(&hub), admin::KeyRing::new(config.admin.keys.clone()));
     let (controls, mut orders) = drain::controls();
     let (begun, hook) = (begun_with.clone(), hooks.sender());
     let shown = Shown { ledger, ready: ready.clone(), gate: gate.clone(), begun_with: begun, hook };
@@ -148,6 +148,7 @@ async fn serve(config: Config, sources: Sources) -> Result<(), Error> {
         clock,
         hub,
         shards: outlets.clone(),
+        keys: keys.clone(),
         options: config.admin.clone(),
     };
     let admin = admin::start(config.admin_listen, state)?;
@@ -155,7 +156,7 @@ async fn serve(config: Config, sources: Sources) -> Result<(), Error> {
     announce(public, admin.addr(), reloads.certificates().is_some()).map_err(Error::Start)?;
 
     let watched = (watched, gate.clone(), ready.clone());
-    let settings = Settings::begin(config.clone(), sources, Arc::clone(&rooms), &recorder)?;
+    let settings = Settings::begin(config.clone(), sources, (Arc::clone(&rooms), keys), &recorder)?;
     let _background =
         start_background(&config, watched, (reloads, settings), (&rooms, hooks.sender(), clock));
     log_start(&config, public, admin.addr(), connections);

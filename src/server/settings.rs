@@ -1,10 +1,12 @@
-//! Reads the configuration again on SIGHUP, and takes from it what can change while the gateway runs: the rules for rooms.
+//! Reads the configuration again on SIGHUP, and takes from it what can change while the gateway runs: the rules for
+//! rooms, and the keys of the API.
 
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
+use crate::admin::KeyRing;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, Mistakes, Sources};
 use crate::hub::Hub;
@@ -13,7 +15,7 @@ use crate::metrics::{ConfigMetrics, Recorder};
 use super::Error;
 
 /// What can change while the gateway runs.
-const TAKEN: [&str; 1] = ["rooms"];
+const TAKEN: [&str; 2] = ["rooms", "api.keys"];
 
 /// The configuration in force, and where it is read from.
 pub(super) struct Settings {
@@ -21,6 +23,7 @@ pub(super) struct Settings {
     sources: Sources,
     config: Config,
     hub: Arc<Hub>,
+    keys: KeyRing,
     metrics: ConfigMetrics,
 }
 
@@ -29,14 +32,14 @@ impl Settings {
     pub(super) fn begin(
         config: Config,
         sources: Sources,
-        hub: Arc<Hub>,
+        (hub, keys): (Arc<Hub>, KeyRing),
         recorder: &Recorder,
     ) -> Result<Self, Error> {
         let hangup = signal(SignalKind::hangup()).map_err(Error::Start)?;
         let metrics = ConfigMetrics::new(recorder);
         metrics.is_successful.set(1.0);
         metrics.succeeded_at.set(Clock::since_epoch().as_secs_f64());
-        Ok(Self { hangup, sources, config, hub, metrics })
+        Ok(Self { hangup, sources, config, hub, keys, metrics })
     }
 
     /// Goes on until it is dropped.
@@ -56,6 +59,8 @@ impl Settings {
         let (taken, left): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| TAKEN.contains(key));
         self.hub.set_rules(loaded.config.hub.rooms.clone());
         self.config.hub.rooms = loaded.config.hub.rooms;
+        self.keys.set(loaded.config.admin.keys.clone());
+        self.config.admin.keys = loaded.config.admin.keys;
         self.metrics.is_successful.set(1.0);
         self.metrics.succeeded_at.set(Clock::since_epoch().as_secs_f64());
         tracing::info!(taken = taken.join(", "), "SIGHUP: the configuration was read again");

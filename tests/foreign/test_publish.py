@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -11,12 +12,14 @@ import unittest
 
 from faults import StoppedThread
 from openapi import Description
-from support import BINARY, DEADLINE, Client, Gateway, clean_environment, fetch, poll_async
+from support import BINARY, DEADLINE, Client, Gateway, clean_environment, fetch, poll, poll_async
 from test_api import acall, call
 
 PUBLISHER = "publisher-0123456789-0123456789-0123"
 READER = "reader-0123456789-0123456789-0123456"
 MANAGER = "manager-0123456789-0123456789-012345"
+# Rooms of which nothing is kept.
+PLAIN = '[{ match = "*" }]'
 KEYS = f"""
 [[api.keys]]
 name = "shop-backend"
@@ -139,6 +142,25 @@ class Keys(unittest.TestCase):
             self.assertEqual(results, {"ok": 6, "missing": 6, "unknown": 6, "forbidden": 12})
             self.assertNotIn("shop-backend", fetch(gateway.admin + "/metrics")[1], "no name of a key is a label")
 
+    def test_keys_are_changed_without_a_restart(self):
+        with Gateway("--config", self.config) as gateway:
+            def status(key):
+                return call(gateway, "GET", "/api/v1/stats", Authorization=f"Bearer {key}")[0]
+
+            self.assertEqual((status(READER), status("new-" + READER)), (200, 401))
+            with open(self.config, "w", encoding="utf-8") as file:
+                file.write(KEYS.replace(READER, "new-" + READER))
+            gateway.signal(signal.SIGHUP)
+            poll("the new key", lambda: status("new-" + READER) == 200)
+            self.assertEqual(status(READER), 401)
+            with open(self.config, "w", encoding="utf-8") as file:
+                file.write(KEYS.replace(READER, "short"))
+            gateway.signal(signal.SIGHUP)
+            poll("the mistake", lambda: gateway.scrape()["fanfare_config_last_reload_successful"] == 0)
+            self.assertEqual(status("new-" + READER), 200, "the old ones stay")
+            self.assertIn("api.keys", "".join(gateway.log))
+            self.assertNotIn(READER, "".join(gateway.log))
+
     def test_secrets_are_shown_to_nobody(self):
         shown = self.run_binary("config", "--config", self.config)
         self.assertEqual(shown.returncode, 0, shown.stderr)
@@ -166,7 +188,7 @@ class Keys(unittest.TestCase):
 
 class Publishing(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        rooms = '[[rooms]]\nmatch = "ticker.*"\noverflow = "latest"\n'
+        rooms = '[[rooms]]\nmatch = "ticker.*"\noverflow = "latest"\n[[rooms]]\nmatch = "*"\n'
         self.gateway = self.enterContext(Gateway("--config", configured(self, rooms)))
         self.description = Description(call(self.gateway, "GET", "/api/v1/openapi.json")[1])
 
@@ -277,7 +299,7 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
 
 class ManyLines(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        self.gateway = self.enterContext(Gateway(LIMITS__ROOM_PENDING_BYTES="64KiB"))
+        self.gateway = self.enterContext(Gateway(LIMITS__ROOM_PENDING_BYTES="64KiB", ROOMS=PLAIN))
 
     def lines(self, **headers):
         lines = Lines(self.gateway, **headers)
@@ -392,7 +414,7 @@ class ManyLines(unittest.IsolatedAsyncioTestCase):
 
 class Looking(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        self.gateway = self.enterContext(Gateway())
+        self.gateway = self.enterContext(Gateway(ROOMS=PLAIN))
         self.description = Description(call(self.gateway, "GET", "/api/v1/openapi.json")[1])
 
     async def ask(self, method, path, body=None, status=200):
@@ -504,7 +526,7 @@ class Keeping(unittest.IsolatedAsyncioTestCase):
 
 class Unsubscribing(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        self.gateway = self.enterContext(Gateway())
+        self.gateway = self.enterContext(Gateway(ROOMS=PLAIN))
 
     async def enter(self, user, *rooms):
         client = await Client.open(self.gateway, f"user={user}")

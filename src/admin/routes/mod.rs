@@ -245,7 +245,7 @@ async fn route_answer(
 
 /// Lets in who may do what the scope allows.
 fn admit(request: &Request<Incoming>, scope: Scope, context: &Context) -> Result<Caller, Refusal> {
-    let keys = &context.state.options.keys;
+    let keys = context.state.keys.keys();
     let checked = keys.check(request.headers(), scope);
     if keys.is_required() {
         let result = match checked {

@@ -98,6 +98,7 @@ fn state(shards: &[Shard], options: Options) -> State {
         refresh: Arc::new(|| {}),
         verifier: Arc::new(Verifier::new(auth::Options::default()).unwrap()),
         drain: drain::controls().0,
+        keys: KeyRing::new(options.keys.clone()),
         options,
     }
 }
