@@ -106,6 +106,25 @@ def board() -> Json:
                     Query(f"time() - {gauge('process_start_time_seconds', 'instance', aggregation='max')}", NODE),
                 ),
                 graph(
+                    "Configuration",
+                    "1 while the configuration was sound the last time it was read; 0 means that an older one is in force.",
+                    "short",
+                    Query(gauge("fanfare_config_last_reload_successful", "instance", aggregation="min"), NODE),
+                    highest=1,
+                ),
+                graph(
+                    "Age of the configuration",
+                    "Since it was last read and sound: at the start, or on SIGHUP.",
+                    "s",
+                    Query(
+                        "time() - "
+                        + gauge(
+                            "fanfare_config_last_reload_success_timestamp_seconds", "instance", aggregation="max"
+                        ),
+                        NODE,
+                    ),
+                ),
+                graph(
                     "Ready and draining",
                     "Ready below 1 without draining is a full gateway or a stalled shard. Drained is the part that has gone.",
                     "short",
