@@ -99,7 +99,11 @@ impl Default for Config {
                 session: session::Limits::default(),
                 node: host_name(),
             },
-            hub: hub::Options { rooms: rooms::for_development(), ..hub::Options::default() },
+            hub: hub::Options {
+                rooms: rooms::for_development(),
+                history_bytes: HISTORY_BYTES.min(memory::available() / 8),
+                ..hub::Options::default()
+            },
             tls: transport::Options::default(),
             memory: memory::Limits::of(memory::available()),
             watchdog: watchdog::Options::default(),
@@ -382,6 +386,9 @@ fn host_name() -> NodeId {
     let name: String = name.trim().chars().take(64).map(legal).collect();
     NodeId::parse(&name).or_else(|_| NodeId::parse("fanfare")).expect("the fallback is a name")
 }
+
+/// What histories may take, where the process may have eight times as much.
+const HISTORY_BYTES: usize = 64 << 20;
 
 const OUTBOUND_BYTES: usize = 1 << 20;
 /// The most that a room hands to one write, however much may wait.

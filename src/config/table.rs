@@ -451,7 +451,8 @@ pub(super) static SETTINGS: &[Setting] = &[
         "history.bytes",
         size,
         hub.history_bytes,
-        "What the histories of all rooms may take; then those that have been quiet longest are forgotten."
+        "What the histories of all rooms may take; then those that have been quiet longest are forgotten.\nDefault: 64 MiB, or an eighth of what the process may have where that is less.",
+        "\"64MiB\""
     ),
     setting!(
         "presence.damping",
