@@ -106,6 +106,16 @@ def board() -> Json:
                     Query(f"time() - {gauge('process_start_time_seconds', 'instance', aggregation='max')}", NODE),
                 ),
                 graph(
+                    "Configuration",
+                    "When SIGHUP last had it read without a mistake, and whether the last time was such.",
+                    "short",
+                    Query(gauge("fanfare_config_last_reload_successful", "instance"), f"sound {NODE}"),
+                    Query(
+                        f"time() - {gauge('fanfare_config_last_reload_success_timestamp_seconds', 'instance', aggregation='max')}",
+                        f"seconds ago {NODE}",
+                    ),
+                ),
+                graph(
                     "Ready and draining",
                     "Ready below 1 without draining is a full gateway or a stalled shard. Drained is the part that has gone.",
                     "short",
@@ -131,6 +141,22 @@ def board() -> Json:
                     "A slow scrape is a busy machine: this listener has a thread of its own.",
                     "s",
                     "fanfare_http_request_duration_seconds",
+                ),
+                graph(
+                    "Published by the API",
+                    "Messages that applications wanted to publish, each line of many counted. `busy` is a room or a shard "
+                    "with too much on its way; idempotency keys that are forgotten before five minutes let a repeat "
+                    "through: `api.idempotency_bytes` is too little.",
+                    "cps",
+                    Query(rate("fanfare_api_publishes_total", "result"), "{{result}}"),
+                    Query(rate("fanfare_api_idempotency_forgotten_total"), "forgotten keys"),
+                ),
+                graph(
+                    "Keys of the API",
+                    "Requests to the API by what became of their key; `unknown` that goes on is somebody who guesses, or "
+                    "an application with an old key.",
+                    "reqps",
+                    Query(rate("fanfare_api_key_checks_total", "result"), "{{result}}"),
                 ),
                 graph(
                     "Live taps",
