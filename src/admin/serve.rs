@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,6 +15,10 @@ use tokio::time::MissedTickBehavior;
 use super::activity::Activity;
 use super::places::Places;
 use super::{Context, routes};
+
+/// Applications ask for many small things, one after the other, on connections that they keep. Who asks for anything else, which
+/// may be much, must come again for each, behind the others.
+const API: &str = "/api/v1/";
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, which may be for want of descriptors and would fail again at once.
@@ -69,15 +74,17 @@ async fn converse(stream: TcpStream, activity: Arc<Activity>, context: Arc<Conte
     let stream = activity.watch(stream);
     let service = service_fn(|request| {
         let (context, answering) = (Arc::clone(&context), activity.begin_answer());
+        let may_ask_again = request.uri().path().starts_with(API);
         async move {
-            let response = routes::answer(request, &context).await;
+            let mut response = routes::answer(request, &context).await;
+            if !may_ask_again {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response.map(|body| answering.until_the_end_of(body)))
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // Who asks for many things at once must come again for each, behind the others.
-        .keep_alive(false)
         .header_read_timeout(context.state.options.peer)
         .max_headers(64)
         .max_buf_size(16 * 1024)

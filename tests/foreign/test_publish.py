@@ -49,6 +49,26 @@ async def publish(gateway, body, **headers):
     return await acall(gateway, "POST", "/api/v1/publish", body, **headers)
 
 
+class Connections(unittest.TestCase):
+    def test_applications_keep_their_connections_and_scrapers_come_again(self):
+        with Gateway() as gateway:
+            host, port = gateway.admin.removeprefix("http://").split(":")
+            kept = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+            kept.connect()
+            socket = kept.sock
+            for _ in range(100):
+                body = json.dumps({"room_id": 5, "content": "x"})
+                kept.request("POST", "/api/v1/publish", body, {"Content-Type": "application/json"})
+                self.assertEqual(kept.getresponse().read().strip()[:1], b"{")
+                self.assertIs(kept.sock, socket)
+            kept.request("GET", "/livez")
+            answer = kept.getresponse()
+            answer.read()
+            self.assertEqual(answer.getheader("Connection"), "close")
+            self.assertIsNone(kept.sock)
+
+
+
 class Lines:
     """A request of many lines that is under way."""
 
