@@ -5,6 +5,8 @@ import http.client
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -393,6 +395,22 @@ class ManyLines(unittest.IsolatedAsyncioTestCase):
                 sent += 1000
         resident = call(self.gateway, "GET", "/api/v1/stats")[1]["resident_bytes"]
         self.assertLess(resident, 200 << 20)
+
+    async def test_callers_that_break_off_leave_nothing_behind(self):
+        before = self.gateway.scrape()["process_open_fds"]
+        for number in range(200):
+            lines = Lines(self.gateway)
+            lines.send({"room_id": 1, "content": "x"})
+            if number % 3:
+                lines.answer()
+            lines.send_text('{"room_id":1,"cont')
+            lines.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            lines.close()
+        await poll_async("descriptors", lambda: self.gateway.scrape()["process_open_fds"] <= before)
+        opened = [self.lines() for _ in range(32)]
+        for lines in opened:
+            lines.send({"room_id": 1, "content": "x"})
+            self.assertEqual(await asyncio.to_thread(lines.answer), {}, "all places are free")
 
     async def test_requests_of_many_lines_leave_places_for_others(self):
         opened = [self.lines() for _ in range(32)]

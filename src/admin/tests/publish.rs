@@ -285,6 +285,26 @@ fn lines_that_find_no_room_wait_for_it_and_then_are_refused() {
 }
 
 #[test]
+fn a_line_that_comes_drop_by_drop_has_to_end_in_time_as_well() {
+    let gateway = Gateway::new(Options { peer: Duration::from_millis(200), ..Options::default() });
+    let mut stream = TcpStream::connect(gateway.admin.addr()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let head = "POST /api/v1/publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n";
+    write!(stream, "{head}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let clock = Clock::start();
+    let mut answer = Vec::new();
+
+    while !String::from_utf8_lossy(&answer).contains("{\"error\":\"timeout\"") {
+        assert!(Duration::from_nanos(clock.now()) < PATIENCE, "the request keeps its place");
+        // It may have ended just now.
+        let _ = stream.write_all(b"1\r\nx\r\n");
+        let mut piece = [0; 1024];
+        let read = stream.read(&mut piece).unwrap_or(0);
+        answer.extend_from_slice(&piece[..read]);
+    }
+}
+
+#[test]
 fn a_line_is_answered_before_the_next_is_sent_and_silence_ends_the_request() {
     let options = Options { peer: Duration::from_millis(300), ..Options::default() };
     let gateway = Gateway::new(options);
