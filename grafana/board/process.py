@@ -152,6 +152,22 @@ def board() -> Json:
                     "fanfare_http_request_duration_seconds",
                 ),
                 graph(
+                    "Published by the API",
+                    "Messages that applications wanted to publish, each line of many counted. `busy` is a room or a shard "
+                    "with too much on its way; idempotency keys that are forgotten before five minutes let a repeat "
+                    "through: `api.idempotency_bytes` is too little.",
+                    "cps",
+                    Query(rate("fanfare_api_publishes_total", "result"), "{{result}}"),
+                    Query(rate("fanfare_api_idempotency_forgotten_total"), "forgotten keys"),
+                ),
+                graph(
+                    "Keys of the API",
+                    "Requests to the API by what became of their key; `unknown` that goes on is somebody who guesses, or "
+                    "an application with an old key.",
+                    "reqps",
+                    Query(rate("fanfare_api_key_checks_total", "result"), "{{result}}"),
+                ),
+                graph(
                     "Live taps",
                     "People who watch a room or a connection, and events that were too many for them.",
                     "short",
