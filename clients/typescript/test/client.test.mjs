@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { client, connected, FakeSocket, joined, kept, offsets, outcome, pass, settle, stopTheClock } from "./fake.mjs";
+import { client, connected, FakeSocket, joined, kept, offsets, outcome, page, pass, settle, stopTheClock } from "./fake.mjs";
 
 const jwt = (claims) => ["{}", JSON.stringify(claims), "signature"].map((part) => Buffer.from(part).toString("base64url")).join(".");
 const inSeconds = (seconds) => Math.floor(Date.now() / 1000) + seconds;
@@ -132,12 +132,13 @@ test("comes back when the gateway has advised to, once everything sent is answer
 
 test("waits for what is left of the advised time when the gateway closes earlier", async (context) => {
   stopTheClock(context);
+  const happens = page(context);
   const fanfare = await connected(context);
   FakeSocket.last.say({ type: "reconnect", after_ms: 3000, reason: "restart" });
   await pass(1000);
   await FakeSocket.last.end(1012);
   assert.deepEqual(delays(fanfare), [2000]);
-  globalThis.dispatchEvent?.(new Event("online"));
+  happens("online");
   await pass(1999);
   assert.equal(FakeSocket.all.length, 1);
   await pass(1);
@@ -700,17 +701,15 @@ test("a loop gives every message in order, ends with close(), and throws rather 
 
 test("a page that is shown again or online again does not wait, and looks whether its line still lives", async (context) => {
   stopTheClock(context);
-  const page = new EventTarget();
-  globalThis.addEventListener = page.addEventListener.bind(page);
-  context.after(() => delete globalThis.addEventListener);
+  const happens = page(context);
   const fanfare = await connected(context, { minReconnectDelay: 10_000, maxServerPingDelay: 3000 });
-  page.dispatchEvent(new Event("pageshow"));
+  happens("pageshow");
   assert.deepEqual(FakeSocket.last.sent, [{ type: "ping" }]);
   FakeSocket.last.say({ type: "pong" });
   await pass(1);
   await pass(3100);
   for (let count = 0; count < 4; count += 1) {
-    page.dispatchEvent(new Event("offline"));
+    happens("offline");
     await pass(1000);
   }
   assert.equal(fanfare.state, "waiting", "the line did not answer");
@@ -721,11 +720,11 @@ test("a page that is shown again or online again does not wait, and looks whethe
     await pass(1);
   }
   const attempts = FakeSocket.all.length;
-  page.dispatchEvent(new Event("online"));
+  happens("online");
   await pass(5000);
   assert.equal(FakeSocket.all.length, attempts + 1);
   fanfare.close();
-  page.dispatchEvent(new Event("online"));
+  happens("online");
   await pass(60_000);
   assert.equal(FakeSocket.all.length, attempts + 1, "listens no longer");
 });

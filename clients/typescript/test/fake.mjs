@@ -14,6 +14,14 @@ export function stopTheClock(context, random = 0.5) {
   });
 }
 
+/** Events of a page, which Node has not. */
+export function page(context) {
+  const target = new EventTarget();
+  globalThis.addEventListener = target.addEventListener.bind(target);
+  context.after(() => delete globalThis.addEventListener);
+  return (type) => target.dispatchEvent(new Event(type));
+}
+
 /** Lets everything run that is due, then that which follows from it. */
 export const settle = () => new Promise((resolve) => setImmediate(resolve));
 

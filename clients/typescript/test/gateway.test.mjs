@@ -104,6 +104,36 @@ test("who comes and goes is told, who only lost the line and is back is not", as
   assert.deepEqual(told.filter(([, from]) => from === 7), [["join", 7], ["leave", 7]]);
 });
 
+test("a room that was left without a connection is left, though the gateway brings it back", async (context) => {
+  const proxy = await Proxy.before(gateway.url);
+  context.after(() => proxy.stop());
+  const ann = await open(context, "?user=ann");
+  const ben = new Fanfare(`${proxy.url}?user=ben`, { websocket: WebSocket, minReconnectDelay: 20 });
+  context.after(() => ben.close());
+  await ben.connect();
+  const [stays, goes] = [ben.room("stays"), ben.room("goes")];
+  await Promise.all([stays.join(), goes.join()]);
+  const lost = new Promise((resolve) => ben.on("close", resolve));
+  proxy.harm("reset");
+  await inTime(lost, "noticing");
+  await goes.leave();
+  await inTime(ben.connect(), "coming back");
+  assert.deepEqual([stays.joined, goes.joined], [true, false]);
+  const left = ann.room("goes");
+  await left.join();
+  await until(async () => (await left.presence()).users === 1, "leaving");
+});
+
+test("who is taken out of a room by the application is told so", async (context) => {
+  const client = await open(context, "?user=dora");
+  const room = client.room("taken out");
+  await room.join();
+  const left = new Promise((resolve) => room.on("left", resolve));
+  assert.equal((await gateway.post("/unsubscribe", { room_id: "taken out", user: "dora" })).status, 200);
+  assert.equal((await inTime(left, "being told")).error.code, "unsubscribed");
+  await assert.rejects(room.publish("x"), { code: "not_a_member" });
+});
+
 test("the last messages come with the join, and can be read back", async (context) => {
   const [ann, ben] = [await open(context), await open(context)];
   const room = ann.room("read back");
