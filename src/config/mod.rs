@@ -138,6 +138,8 @@ pub struct Loaded {
     pub config: Config,
     /// What works but is hardly meant.
     pub warnings: Vec<Mistake>,
+    /// What the file says to no effect, since the environment or a flag says otherwise.
+    pub overridden: Vec<Mistake>,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -237,6 +239,7 @@ impl Config {
         let mut mistakes = Vec::new();
         let mut config = Self::default();
         let mut origins = BTreeMap::new();
+        let mut overridden = Vec::new();
         for given in sources::collect(sources, &mut mistakes) {
             if let Err(reason) = (given.setting.parse)(&mut config, &given.value) {
                 mistakes.push(Mistake {
@@ -245,7 +248,12 @@ impl Config {
                     reason,
                 });
             }
-            origins.insert(given.setting.key, given.origin);
+            let key = given.setting.key;
+            let winner = given.origin.clone();
+            if let Some(place @ Origin::File { .. }) = origins.insert(key, given.origin) {
+                let reason = format!("has no effect, since {winner} is given and wins");
+                overridden.push(Mistake { place: Some(place), key: Some(key.to_owned()), reason });
+            }
         }
         config.derive(&origins);
         let at = |(key, reason): check::Complaint| {
@@ -277,7 +285,7 @@ impl Config {
             return Err(Mistakes(mistakes));
         }
         let warnings = check::warnings(&config).into_iter().map(at).collect();
-        Ok(Loaded { config, warnings, origins })
+        Ok(Loaded { config, warnings, overridden, origins })
     }
 
     /// Signs a token for this user that a gateway with this configuration accepts; `now` is in Unix seconds.
@@ -295,11 +303,13 @@ impl Config {
         self.auth.issue(&grant(user), now).map_err(TokenError::Issue)
     }
 
-    /// The keys whose values are others than in `other`; a secret counts as the same as another, but not that of an API key.
+    /// The keys whose values are others than in `other`; of secrets as well, although they are printed alike.
     pub fn changed_from(&self, other: &Self) -> Vec<&'static str> {
-        let is_other = |setting: &&table::Setting| {
-            (setting.print)(self) != (setting.print)(other)
-                || (setting.key == "api.keys" && self.admin.keys != other.admin.keys)
+        let is_other = |setting: &&table::Setting| match setting.key {
+            "auth.secret" => self.auth.secret != other.auth.secret,
+            "webhooks.secret" => self.webhooks.secret != other.webhooks.secret,
+            "api.keys" => self.admin.keys != other.admin.keys,
+            _ => (setting.print)(self) != (setting.print)(other),
         };
         table::SETTINGS.iter().filter(is_other).map(|setting| setting.key).collect()
     }

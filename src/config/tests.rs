@@ -372,6 +372,20 @@ fn only_warns_of_operators_from_elsewhere() {
         assert!(warnings.len() == 1, "{address}: {warnings:?}");
         assert!(warnings[0].starts_with("--admin-listen: admin_listen: is not a loopback"), "{warnings:?}");
     }
+    let keys = "[{ name = \"a\", key = \"0123456789-0123456789-0123456789\", scopes = [\"read\"] }]";
+    let warned = |environment: &[(&str, &str)]| {
+        let loaded = load("", environment, &[("--admin-listen", "admin_listen", "0.0.0.0:9090")]).unwrap();
+        loaded.warnings[0].to_string()
+    };
+    let (open, guarded) = (warned(&[]), warned(&[("FANFARE_API__KEYS", keys)]));
+    for part in ["publish in anybody's name", "close connections", "revoke tokens", "give `api.keys`"] {
+        assert!(open.contains(part), "{open}");
+        assert!(!guarded.contains(part), "{guarded}");
+    }
+    assert!(
+        guarded.contains("read the names of users") && guarded.contains("/api/v1 needs a key"),
+        "{guarded}"
+    );
     for address in ["127.0.0.1:9090", "[::1]:9090", "localhost:9090"] {
         let loaded = load("", &[], &[("--admin-listen", "admin_listen", address)]).unwrap();
         assert_eq!(loaded.warnings, [], "{address}");
@@ -464,6 +478,51 @@ fn shows_what_is_in_force_with_origins_and_without_secrets() {
     assert!(text.contains("secret = \"********\"  # FANFARE_AUTH__SECRET"), "{text}");
     assert!(text.parse::<toml::Table>().is_ok(), "{text}");
     assert!(!text.contains(secret.1));
+}
+
+#[test]
+fn names_every_key_that_has_changed_also_where_nothing_of_it_is_shown() {
+    let file = |auth: &str, hooks: &str, key: &str, scope: &str| {
+        let text = format!(
+            "auth.secret = \"{auth}-0123456789-0123456789-0123456789\"\n\
+             [webhooks]\nsecret = \"{hooks}-0123456789-0123456789-0123456789\"\n\
+             [[api.keys]]\nname = \"a\"\nkey = \"{key}-0123456789-0123456789-0123456789\"\nscopes = [\"{scope}\"]\n"
+        );
+        load(&text, &[], &[]).unwrap().config
+    };
+    let one = file("a", "b", "c", "read");
+
+    assert_eq!(one.changed_from(&file("a", "b", "c", "read")), [""; 0]);
+    assert_eq!(file("x", "b", "c", "read").changed_from(&one), ["auth.secret"]);
+    assert_eq!(file("a", "x", "c", "read").changed_from(&one), ["webhooks.secret"]);
+    assert_eq!(file("a", "b", "x", "read").changed_from(&one), ["api.keys"]);
+    assert_eq!(file("a", "b", "c", "manage").changed_from(&one), ["api.keys"]);
+    assert_eq!(one.changed_from(&Config::default()), ["auth.secret", "webhooks.secret", "api.keys"]);
+    // Whatever is masked is compared by what is behind the mask.
+    let masked =
+        SETTINGS.iter().filter(|setting| (setting.print)(&one).is_some_and(|text| text.contains("***")));
+    let masked: Vec<_> = masked.map(|setting| setting.key).collect();
+    assert_eq!(masked, ["auth.secret", "webhooks.secret", "api.keys"]);
+}
+
+#[test]
+fn tells_what_of_the_file_something_else_wins_over() {
+    let file = "shards = 3\necho = true\n[[rooms]]\nmatch = \"a\"\n";
+    let environment = [("FANFARE_ROOMS", "[{ match = \"b\" }]"), ("FANFARE_LOG__LEVEL", "debug")];
+
+    let loaded =
+        load(file, &environment, &[("--shards", "shards", "2"), ("--log-level", "log.level", "info")]);
+
+    let told: Vec<_> = loaded.unwrap().overridden.iter().map(Mistake::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].ends_with("conf.toml:3: rooms: has no effect, since FANFARE_ROOMS is given and wins"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].ends_with("conf.toml:1: shards: has no effect, since --shards is given and wins"),
+        "{told:?}"
+    );
 }
 
 #[test]

@@ -93,7 +93,8 @@ impl Stream {
     fn begin(gateway: &Gateway, headers: &str) -> Self {
         let mut socket = TcpStream::connect(gateway.admin.addr()).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let kind = "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n";
+        let kind =
+            "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n";
         write!(socket, "POST /api/v1/publish HTTP/1.1\r\nHost: a\r\n{headers}{kind}\r\n").unwrap();
         Self { socket, answer: String::new() }
     }
