@@ -216,6 +216,26 @@ fn takes_out_of_a_room_who_is_meant_and_says_how_many() {
 }
 
 #[test]
+fn unknown_paths_and_other_methods_of_the_api_are_told_as_all_its_errors_are() {
+    let world = gateway();
+    for path in ["/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v1/rooms/a/b"] {
+        let message = world.refusal(path, 404);
+        assert!(message.contains("/api/v1/openapi.json"), "{message}");
+    }
+    let (status, answer) = world.ask("PUT", "/api/v1/drain");
+    assert_eq!(status, 405);
+    assert!(answer.contains("allow: GET, HEAD, POST, DELETE\r\n"), "{answer}");
+    assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+    let expected =
+        "{\"error\":\"method_not_allowed\",\"message\":\"use one of GET, HEAD, POST, DELETE here\"}\n";
+    assert!(answer.ends_with(expected), "{answer}");
+    for (method, path) in [("GET", "/api/v2"), ("GET", "/api/v10/x"), ("POST", "/metrics")] {
+        let (_, answer) = world.ask(method, path);
+        assert!(answer.contains("content-type: text/plain; charset=utf-8\r\n"), "{answer}");
+    }
+}
+
+#[test]
 fn describes_itself() {
     let world = gateway();
 
