@@ -224,6 +224,9 @@ pub enum TokenError {
     /// Not a name.
     #[error("the user {0}")]
     User(NameError),
+    /// No name for the token.
+    #[error("the system has no random numbers to give")]
+    Random,
     /// Nothing to sign with.
     #[error(transparent)]
     Issue(auth::IssueError),
@@ -288,11 +291,12 @@ impl Config {
         Ok(Loaded { config, warnings, overridden, origins })
     }
 
-    /// Signs a token for this user that a gateway with this configuration accepts; `now` is in Unix seconds.
+    /// Signs a token for this user that a gateway with this configuration accepts. It has a name (`jti`) by which it can be
+    /// revoked, from the system's random source; `now` is in Unix seconds.
     ///
     /// # Errors
     ///
-    /// [`TokenError`] for a name that no user can have, and without a secret to sign with.
+    /// [`TokenError`] for a name that no user can have, and without a secret to sign with or random numbers.
     pub fn issue_token(
         &self,
         user: &str,
@@ -300,7 +304,10 @@ impl Config {
         now: u64,
     ) -> Result<String, TokenError> {
         let user = UserId::parse(user).map_err(TokenError::User)?;
-        self.auth.issue(&grant(user), now).map_err(TokenError::Issue)
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| TokenError::Random)?;
+        let id = format!("{:032x}", u128::from_be_bytes(id));
+        self.auth.issue_named(&grant(user), &id, now).map_err(TokenError::Issue)
     }
 
     /// The keys whose values are others than in `other`; of secrets as well, although they are printed alike.

@@ -526,6 +526,23 @@ fn tells_what_of_the_file_something_else_wins_over() {
 }
 
 #[test]
+fn each_token_that_it_signs_has_a_name_of_its_own() {
+    let config = load("auth = \"jwt\"", &[("FANFARE_AUTH__SECRET", &"x".repeat(32))], &[]).unwrap().config;
+    let verifier = auth::Verifier::new(config.auth.clone()).unwrap();
+    let named = || {
+        let (rooms, publish, broadcast) = (None, None, false);
+        let grant = |user| Grant { user, ttl: Duration::from_secs(60), rooms, publish, broadcast };
+        let token = config.issue_token("7", grant, 1000).unwrap();
+        verifier.verify(&token, 1000).unwrap().token_id.unwrap()
+    };
+
+    let names = [named(), named()];
+
+    assert!(names.iter().all(|name| name.len() == 32), "{names:?}");
+    assert_ne!(names[0], names[1]);
+}
+
+#[test]
 fn debug_output_keeps_the_secret() {
     let config = load("auth.secret = \"a secret of more than thirty-two bytes\"", &[], &[]).unwrap().config;
 
