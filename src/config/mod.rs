@@ -10,6 +10,7 @@ mod print;
 mod rooms;
 mod sources;
 mod table;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -30,6 +31,7 @@ use crate::{admin, admission, http, hub, jwks, listener, memory, shard, transpor
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
+use tables::{Fault, Faults};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -151,6 +153,16 @@ enum Origin {
     Flag(&'static str),
 }
 
+impl Origin {
+    /// The same place, on this line where it is known.
+    fn at(&self, line: Option<usize>) -> Self {
+        match (self, line) {
+            (Self::File { path, .. }, Some(line)) => Self::File { path: path.clone(), line },
+            _ => self.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -244,12 +256,12 @@ impl Config {
         let mut origins = BTreeMap::new();
         let mut overridden = Vec::new();
         for given in sources::collect(sources, &mut mistakes) {
-            if let Err(reason) = (given.setting.parse)(&mut config, &given.value) {
-                mistakes.push(Mistake {
-                    place: Some(given.origin.clone()),
+            if let Err(Faults(faults)) = (given.setting.parse)(&mut config, &given.value) {
+                mistakes.extend(faults.into_iter().map(|Fault { line, reason }| Mistake {
+                    place: Some(given.origin.at(line)),
                     key: Some(given.setting.key.to_owned()),
                     reason,
-                });
+                }));
             }
             let key = given.setting.key;
             let winner = given.origin.clone();

@@ -246,17 +246,13 @@ fn refuses_settings_that_do_not_fit_each_other() {
         ("[[rooms]]\noverflow = \"latest\"", "rule 1: `match` is missing"),
         (
             "[[rooms]]\nmatch = \"*\"\n[[rooms]]\nmatch = \"a\"\noverflow = \"lates\"",
-            "rule 2: `overflow`: expected",
+            "rule 2 (`a`): `overflow`: expected",
         ),
         (
-            "[[rooms]]\nmatch = 5\nhist = 1",
-            "rule 1: unknown key `hist`; known are `match`, `overflow`, `history`,",
+            "[[rooms]]\nmatch = \"a\"\nhist = 1",
+            "rule 1 (`a`): unknown key `hist`; known are `match`, `overflow`, `history`,",
         ),
-        ("[[rooms]]\nmatch = \"a\"\nhistory = 5", "rule 1: `history`: expected a table"),
-        (
-            "[[rooms]]\nmatch = \"a\"\nhistory = { messages = 0, age = \"1ms\", many = 1 }",
-            "`history`: unknown key `many`; known are `messages`, `age`, `bytes`; `messages`: expected",
-        ),
+        ("[[rooms]]\nmatch = \"a\"\nhistory = 5", "rule 1 (`a`): `history`: expected a table"),
         (
             "[[rooms]]\nmatch = \"a\"\npresence = \"on\"",
             "`presence`: expected \"off\" or \"list\" or \"events\"",
@@ -270,6 +266,51 @@ fn refuses_settings_that_do_not_fit_each_other() {
         let lines = mistakes(file, &[], &[]);
         assert!(lines.len() == 1 && lines[0].contains(part), "{file}: {lines:?}");
     }
+}
+
+#[test]
+fn mistakes_in_lists_of_tables_are_a_line_each_with_that_of_their_table() {
+    let file = r#"echo = true
+[[rooms]]
+match = "chat.*"
+history = { messages = 0, age = "1ms", many = 1 }
+
+[[rooms]]
+match = 5
+hist = 1
+[[rooms]]
+match = "sound"
+
+[[api.keys]]
+name = "backend"
+key = "short"
+scopes = ["write"]
+[[api.keys]]
+"#;
+    let expected = [
+        "2: rooms: rule 1 (`chat.*`): `history`: `messages`: expected a number of at least 1, got 0",
+        "2: rooms: rule 1 (`chat.*`): `history`: unknown key `many`; known are `messages`, `age`, `bytes`",
+        "2: rooms: rule 1 (`chat.*`): `history`: `age`: is less than 1s",
+        "6: rooms: rule 2: `match`: expected text, got 5",
+        "6: rooms: rule 2: unknown key `hist`; known are",
+        "12: api.keys: key 1 (`backend`): `key`: has 5 bytes",
+        "12: api.keys: key 1 (`backend`): `scopes`: expected",
+        "16: api.keys: key 2: `name` is missing",
+        "16: api.keys: key 2: `key` is missing",
+        "16: api.keys: key 2: `scopes` is missing",
+    ];
+    let lines = mistakes(file, &[], &[]);
+
+    for part in expected {
+        assert!(lines.iter().any(|line| line.contains(&format!("conf.toml:{part}"))), "{part}: {lines:#?}");
+    }
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    let inline = "\nrooms = [\n    { match = \"a\" },\n    { match = \"b\", join = 1 },\n]";
+    let lines = mistakes(inline, &[], &[]);
+    assert!(lines.len() == 1 && lines[0].contains("conf.toml:4: rooms: rule 2 (`b`): `join`: "), "{lines:?}");
+    let lines = mistakes("", &[("FANFARE_ROOMS", "[{ join = 1, read = 1, match = \"a\" }]")], &[]);
+    let place = "FANFARE_ROOMS: rooms: rule 1 (`a`): `";
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with(place)), "{lines:?}");
 }
 
 #[test]

@@ -202,9 +202,9 @@ class Keys(unittest.TestCase):
         checked = self.run_binary("check", "--config", configured(self, text))
         self.assertEqual(checked.returncode, 2)
         for part in [
-            "api.keys: key 4: `key`: has 5 bytes: at least 32",
-            'key 4: `scopes`: expected "publish" or "read" or "manage", got `write`',
-            "key 5: `key`: is that of `reader` as well",
+            "api.keys: key 4 (`reader`): `key`: has 5 bytes: at least 32",
+            'api.keys: key 4 (`reader`): `scopes`: expected "publish" or "read" or "manage", got `write`',
+            "api.keys: key 5 (`x`): `key`: is that of `reader` as well",
         ]:
             self.assertIn(part, checked.stdout + checked.stderr)
 
