@@ -13,8 +13,8 @@ use super::{Config, hooks};
 /// A reason, and the key that it is told at.
 pub(super) type Complaint = (&'static str, String);
 
-/// Everything that does not fit together.
-pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
+/// Everything that does not fit together; `is_given` tells whether there is a value, which perhaps could not be read.
+pub(super) fn complaints(config: &Config, is_given: impl Fn(&str) -> bool) -> Vec<Complaint> {
     let mut found = Vec::new();
     let mut refuse = |is_wrong: bool, key: &'static str, reason: &str| {
         if is_wrong {
@@ -77,7 +77,7 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
         found.push(key_complaint(error));
     }
     found.extend(of_jwks(config));
-    found.extend(hooks::complaints(&config.webhooks));
+    found.extend(hooks::complaints(&config.webhooks, is_given));
     found
 }
 

@@ -48,8 +48,8 @@ pub(super) mod events {
     }
 }
 
-/// Everything that does not fit together.
-pub(super) fn complaints(options: &Options) -> Vec<Complaint> {
+/// Everything that does not fit together; `is_given` tells whether there is a value, which perhaps could not be read.
+pub(super) fn complaints(options: &Options, is_given: impl Fn(&str) -> bool) -> Vec<Complaint> {
     let mut found = Vec::new();
     let mut refuse = |is_wrong: bool, key: &'static str, reason: &str| {
         if is_wrong {
@@ -66,7 +66,9 @@ pub(super) fn complaints(options: &Options) -> Vec<Complaint> {
         "webhooks.timeout",
         "must be from 100ms to 1m: a batch is tried again and again for five minutes",
     );
-    let Some(url) = &options.url else { return found };
+    if !is_given("webhooks.url") {
+        return found;
+    }
     refuse(
         options.secret.is_none(),
         "webhooks.secret",
@@ -78,6 +80,7 @@ pub(super) fn complaints(options: &Options) -> Vec<Complaint> {
         "webhooks.events",
         "is empty, so that nothing would be sent; leave `webhooks.url` out instead",
     );
+    let Some(url) = &options.url else { return found };
     refuse(
         egress::is_open_to_others(url) && !options.allow_http,
         "webhooks.url",
@@ -196,6 +199,21 @@ mod tests {
             lines.len() == 1 && lines[0].contains("conf.toml:2: webhooks.secret: is missing"),
             "{lines:?}"
         );
+        let broken = "[webhooks]\nurl = \"ftp://a/\"\nevents = [\"x\"]\nqueue_bytes = \"1KiB\"";
+        let lines = mistakes(broken, &[], &[]);
+        let keys = [
+            "webhooks.url: must",
+            "webhooks.events: `x`",
+            "webhooks.queue_bytes: is",
+            "webhooks.secret: is missing",
+        ];
+        assert!(keys.iter().all(|key| lines.iter().any(|line| line.contains(key))), "all at once: {lines:?}");
+        assert!(
+            lines.len() == keys.len() && lines[2..].iter().all(|line| line.contains("conf.toml:")),
+            "{lines:?}"
+        );
+        let lines = mistakes(&broken.replace("\"x\"", ""), &[], &[]);
+        assert!(lines.iter().any(|line| line.contains("webhooks.events: is empty")), "{lines:?}");
         let lines = mistakes(&SOUND.replace("\"a secret of more than thirty-two bytes\"", "5"), &[], &[]);
         assert!(lines.len() == 1 && lines[0].ends_with("must be text that is not empty"), "{lines:?}");
     }

@@ -282,7 +282,9 @@ impl Config {
             // Whether a key is missing or fits cannot be told when one could not be read.
             let needs_keys = matches!(key, "auth.mode" | "auth.algorithms");
             let unread_key = || ["auth.secret", "auth.public_key", "auth.jwks"].into_iter().any(told);
-            told(key) || partner(key).is_some_and(told) || (needs_keys && unread_key())
+            // It is needed for any address.
+            let needs_partner = key != "webhooks.secret";
+            told(key) || (needs_partner && partner(key).is_some_and(told)) || (needs_keys && unread_key())
         };
         // One value may be too much for several defaults, which is one mistake; what was given is each its own.
         let mut blamed = BTreeSet::new();
@@ -290,7 +292,7 @@ impl Config {
             let is_blamed_again = partner(key).is_some_and(|other| !blamed.insert(other));
             is_blamed_again && !origins.contains_key(key)
         };
-        let fresh: Vec<_> = check::complaints(&config)
+        let fresh: Vec<_> = check::complaints(&config, |key| origins.contains_key(key))
             .into_iter()
             .filter(|(key, _)| !is_told(key, &mistakes) && !is_repeated(key))
             .map(at)
