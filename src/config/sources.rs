@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use strsim::normalized_damerau_levenshtein;
 use toml::de::{DeTable, DeValue};
 
 use super::table::{SETTINGS, Setting, find, is_of_later_version};
@@ -146,29 +147,73 @@ fn unaliased(key: &str) -> &str {
 }
 
 fn is_section(key: &str) -> bool {
-    SETTINGS.iter().any(|setting| setting.key.split_once('.').is_some_and(|(section, _)| section == key))
+    SETTINGS.iter().any(|setting| section(setting.key) == Some(key))
 }
 
 fn unknown(key: &str, spell: fn(&str) -> String) -> String {
     if is_of_later_version(key) {
         return "not available in this version".to_owned();
     }
-    if is_section(key) {
-        return format!("is a section; give the keys in it, such as `{}`", spell(nearest(key)));
+    let first =
+        || SETTINGS.iter().find(|setting| section(setting.key) == Some(key)).map(|setting| setting.key);
+    if let Some(first) = first().filter(|_| !OF_ROOMS.iter().any(|(section, _)| *section == key)) {
+        return format!("is a section; give the keys in it, such as `{}`", spell(first));
     }
-    format!("unknown key; the nearest one is `{}`", spell(nearest(key)))
+    if let Some(nearest) = nearest_in_section(key) {
+        return format!("unknown key; the nearest one is `{}`", spell(nearest));
+    }
+    let own = section(key).unwrap_or(key);
+    if let Some((_, example)) = OF_ROOMS.iter().find(|(section, _)| *section == own) {
+        return format!(
+            "unknown key; what is for single rooms belongs into a table of [[rooms]], such as `{example}`"
+        );
+    }
+    match nearest(key) {
+        Some(nearest) => format!("unknown key; the nearest one is `{}`", spell(nearest)),
+        None => "unknown key".to_owned(),
+    }
 }
 
-/// The known key that was most likely meant: by its whole, or by its last word in another section.
-fn nearest(key: &str) -> &'static str {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let likeness = |known: &str| {
-        let whole = strsim::normalized_damerau_levenshtein(key, known);
-        whole.max(0.95 * strsim::normalized_damerau_levenshtein(&last(key), &last(known)))
-    };
-    let best = SETTINGS.iter().max_by(|a, b| likeness(a.key).total_cmp(&likeness(b.key)));
-    best.map_or("listen", |setting| setting.key)
+fn section(key: &str) -> Option<&str> {
+    key.split_once('.').map(|(section, _)| section)
 }
+
+fn last(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or_default()
+}
+
+/// The known key that was most likely meant, of those in the same section.
+fn nearest_in_section(key: &str) -> Option<&'static str> {
+    let own = section(key)?;
+    let likeness = |known: &'static str| normalized_damerau_levenshtein(last(key), last(known));
+    most_alike(likeness, |known| section(known) == Some(own))
+}
+
+/// The known key of another section that was most likely meant: by its whole, or by its last word.
+fn nearest(key: &str) -> Option<&'static str> {
+    let likeness = |known: &'static str| {
+        let whole = normalized_damerau_levenshtein(key, known);
+        whole.max(0.95 * normalized_damerau_levenshtein(last(key), last(known)))
+    };
+    most_alike(likeness, |known| section(key).is_none() || section(known) != section(key))
+}
+
+/// The key that is most alike, if any is alike enough to be meant.
+fn most_alike(
+    likeness: impl Fn(&'static str) -> f64,
+    is_asked: impl Fn(&'static str) -> bool,
+) -> Option<&'static str> {
+    let keys = SETTINGS.iter().map(|setting| setting.key).filter(|key| is_asked(key));
+    let alike = keys.map(|key| (key, likeness(key))).filter(|(_, likeness)| *likeness >= LIKENESS_MIN);
+    alike.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(key, _)| key)
+}
+
+/// From 0 for nothing in common to 1.
+const LIKENESS_MIN: f64 = 0.6;
+
+/// Sections that have the name of what a rule for rooms says, with what it says.
+const OF_ROOMS: [(&str, &str); 2] =
+    [("history", "history = { messages = 1000, age = \"1h\" }"), ("presence", "presence = \"events\"")];
 
 const PREFIX: &str = "FANFARE_";
 /// Names the file, as `--config` does.

@@ -184,10 +184,40 @@ fn names_the_nearest_key_also_from_another_section() {
         ("[heartbeats]", "`heartbeat."),
         ("limits = 5", "is a section"),
         ("[listen]\nport = 1", "unknown key"),
+        ("[history]\nbyte = 1", "`history.bytes`"),
+        ("[sessions]\nbites = 1", "`sessions.bytes`"),
+        ("[presence]\nanounced = 1", "`presence.announced`"),
+        ("[limits]\nkeep = \"1s\"", "`sessions.keep`"),
+        ("limits = 5", "`limits."),
+        ("tls = 5", "`tls."),
     ] {
         let lines = mistakes(file, &[], &[]);
         assert!(lines.len() == 1 && lines[0].contains(nearest), "{file}: {lines:?}");
     }
+}
+
+#[test]
+fn names_no_key_that_is_hardly_meant() {
+    for file in ["zzz = 1", "[listen]\nport = 1", "[webhooks]\nxyzzy = 1"] {
+        let lines = mistakes(file, &[], &[]);
+        assert!(lines.len() == 1 && lines[0].ends_with("unknown key"), "{file}: {lines:?}");
+    }
+}
+
+#[test]
+fn tells_where_it_is_said_what_a_room_keeps() {
+    for (file, part) in [
+        ("[history]\nmessages = 5", "belongs into a table of [[rooms]], such as `history = {"),
+        ("[history]\nage = \"5m\"", "belongs into a table of [[rooms]], such as `history = {"),
+        ("[presence]\nmode = \"list\"", "belongs into a table of [[rooms]], such as `presence = \"events\"`"),
+        ("presence = true", "belongs into a table of [[rooms]]"),
+        ("history = { messages = 5 }", "belongs into a table of [[rooms]]"),
+    ] {
+        let lines = mistakes(file, &[], &[]);
+        assert!(lines.len() == 1 && lines[0].contains(part), "{file}: {lines:?}");
+    }
+    let lines = mistakes("", &[("FANFARE_HISTORY__MESSAGES", "5")], &[]);
+    assert!(lines.len() == 1 && lines[0].contains("[[rooms]]"), "{lines:?}");
 }
 
 #[test]
