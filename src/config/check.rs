@@ -8,7 +8,7 @@ use crate::egress::TrustError;
 use crate::transport::{self, File};
 use crate::{jwks, watchdog};
 
-use super::{Config, hooks};
+use super::{Config, hooks, rooms};
 
 /// A reason, and the key that it is told at.
 pub(super) type Complaint = (&'static str, String);
@@ -144,6 +144,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
     }
     found.extend(of_proxies(&config.admission.proxies));
     found.extend(hooks::warnings(&config.webhooks));
+    found.extend(rooms::warnings(config));
     if !is_loopback(config.admin_listen.ip()) {
         found.push(("admin_listen", exposed(config).to_owned()));
     }

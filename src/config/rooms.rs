@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use crate::auth::Mode;
 use crate::history;
 use crate::hub::{Access, PresenceMode, RoomOptions, Rule, Rules};
+use crate::id::matches_pattern;
 
+use super::Config;
+use super::check::Complaint;
 use super::tables::{self, Faults, Kind};
 use super::value::{Value, choice, count, duration, quoted, size, text};
 
@@ -37,6 +41,36 @@ const KIND: Kind = Kind {
 /// Reads all rules.
 pub(super) fn parse(value: &Value) -> Result<Rules, Faults> {
     tables::read(value, &KIND, |entries, _| rule(entries)).map(|rules| Rules(rules.into()))
+}
+
+/// What of the rules is hardly meant.
+pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
+    let mut found = Vec::new();
+    let rules = &config.hub.rooms.0;
+    for (index, rule) in rules.iter().enumerate() {
+        let named = |index: usize| format!("rule {} (`{}`)", index + 1, rules[index].pattern);
+        let mut warn = |reason: String| found.push(("rooms", format!("{}: {reason}", named(index))));
+        // A `*` in the pattern of this one is fitted by nothing but one of the other's.
+        let covers = |other: &Rule| matches_pattern(&other.pattern, &rule.pattern);
+        if let Some(other) = rules[..index].iter().position(covers) {
+            warn(format!("is never used, since {} fits first whatever it fits", named(other)));
+        }
+        let RoomOptions { join, publish, read, history, .. } = &rule.options;
+        for (key, access) in [("join", join), ("publish", publish), ("read", read)] {
+            if *access == Access::Token && config.auth.mode == Mode::None {
+                warn(format!("`{key}` is \"token\", and nobody has one: `auth.mode` is \"none\""));
+            }
+        }
+        let shown = |bytes: usize| size::print(&bytes).unwrap_or_default();
+        let (bytes, all) = (history.map_or(0, |limits| limits.bytes), config.hub.history_bytes);
+        if bytes > all {
+            let (bytes, all) = (shown(bytes), shown(all));
+            warn(format!(
+                "`history` may take {bytes}, but all together only `history.bytes`, which is {all}"
+            ));
+        }
+    }
+    found
 }
 
 pub(super) fn print(rules: &Rules) -> String {

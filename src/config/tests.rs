@@ -464,6 +464,64 @@ fn only_warns_of_operators_from_elsewhere() {
 }
 
 #[test]
+fn only_warns_of_rules_for_rooms_that_are_hardly_meant() {
+    let warnings = |file: &str| {
+        let loaded = load(file, &[("FANFARE_AUTH__SECRET", &"x".repeat(32))], &[]).unwrap();
+        loaded.warnings.iter().map(Mistake::to_string).collect::<Vec<_>>()
+    };
+    let rules = |patterns: &[&str]| {
+        let rule = |pattern: &&str| format!("[[rooms]]\nmatch = \"{pattern}\"\n");
+        patterns.iter().map(rule).collect::<String>()
+    };
+    for (patterns, number) in [
+        (&["*", "chat.*"][..], "rule 2 (`chat.*`)"),
+        (&["a", "chat.*", "b", "chat.*.x"], "rule 4 (`chat.*.x`)"),
+        (&["a", "a"], "rule 2 (`a`)"),
+        (&["*a*", "b*a"], "rule 2 (`b*a`)"),
+    ] {
+        let found = warnings(&rules(patterns));
+        assert!(found.len() == 1 && found[0].contains("conf.toml:1: rooms: "), "{found:?}");
+        assert!(found[0].contains(number) && found[0].contains("fits first"), "{found:?}");
+    }
+    assert_eq!(warnings(&rules(&["chat.*", "*"])), [""; 0]);
+    assert_eq!(warnings(&rules(&["a*b", "a*", "*b"])), [""; 0]);
+
+    let guarded = "[[rooms]]\nmatch = \"a\"\njoin = \"token\"\nread = \"token\"\n";
+    let found = warnings(guarded);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("rule 1 (`a`): `join` is \"token\""), "{found:?}");
+    assert!(found[1].contains("rule 1 (`a`): `read` is \"token\""), "{found:?}");
+    assert_eq!(warnings(&format!("auth.mode = \"jwt\"\n{guarded}")), [""; 0]);
+
+    let large = "history.bytes = \"1MiB\"\n[[rooms]]\nmatch = \"a\"\nhistory = { bytes = \"2MiB\" }\n\
+                 [[rooms]]\nmatch = \"b\"\nhistory = { bytes = \"1MiB\" }\n";
+    let found = warnings(large);
+    assert!(found.len() == 1 && found[0].contains("rule 1 (`a`): `history` may take \"2MiB\""), "{found:?}");
+}
+
+#[test]
+fn sizes_are_shown_alike() {
+    let text =
+        load("limits.message_bytes = 1500\nlimits.header_bytes = \"48KiB\"", &[], &[]).unwrap().to_toml();
+
+    for line in ["message_bytes = \"1500B\"", "header_bytes = \"48KiB\""] {
+        assert!(text.contains(line), "{text}");
+    }
+    for setting in
+        SETTINGS.iter().filter(|setting| setting.key.ends_with("bytes") || setting.key.contains("memory"))
+    {
+        let shown = (setting.print)(&Config::default()).unwrap();
+        assert!(
+            shown.ends_with("iB\"") || setting.key == "limits.bytes_per_second",
+            "{}: {shown}",
+            setting.key
+        );
+    }
+    let again = load("limits.message_bytes = \"1500B\"", &[], &[]).unwrap().config;
+    assert_eq!(again.shard.message_bytes, 1500);
+}
+
+#[test]
 fn proxies_are_networks_or_addresses_and_there_are_some_where_they_are_meant() {
     let trusted = |text: &str| {
         let environment = [("FANFARE_PROXY__TRUSTED", text), ("FANFARE_PROXY__PROTOCOL", "true")];
