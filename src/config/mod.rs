@@ -103,7 +103,7 @@ impl Default for Config {
             },
             hub: hub::Options {
                 rooms: rooms::for_development(),
-                history_bytes: HISTORY_BYTES.min(memory::available() / 8),
+                history_bytes: memory::rounded(HISTORY_BYTES.min(memory::available() / 8)),
                 ..hub::Options::default()
             },
             tls: transport::Options::default(),

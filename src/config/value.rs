@@ -216,7 +216,7 @@ pub(super) mod byte_rate {
 
     #[expect(clippy::ref_option, reason = "all kinds look the same")]
     pub(in super::super) fn print(value: &Option<usize>) -> Option<String> {
-        size::print(&value.unwrap_or(0))
+        value.map_or_else(|| Some("0".to_owned()), |rate| size::print(&rate))
     }
 }
 
@@ -243,13 +243,9 @@ pub(super) mod size {
     )]
     pub(in super::super) fn print(value: &usize) -> Option<String> {
         let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let whole = units.into_iter().find(|(shift, _)| *value > 0 && value.trailing_zeros() >= *shift);
-        Some(
-            whole.map_or_else(
-                || value.to_string(),
-                |(shift, unit)| quoted(&format!("{}{unit}", value >> shift)),
-            ),
-        )
+        let (shift, unit) =
+            units.into_iter().find(|(shift, _)| value.trailing_zeros() >= *shift).unwrap_or((0, "B"));
+        Some(quoted(&format!("{}{unit}", value >> shift)))
     }
 }
 

@@ -26,8 +26,14 @@ pub struct Limits {
 impl Limits {
     /// Two fifths and a half of what the process may have.
     pub fn of(available: usize) -> Self {
-        Self { soft: available / 5 * 2, hard: available / 2 }
+        Self { soft: rounded(available / 5 * 2), hard: rounded(available / 2) }
     }
+}
+
+/// So many bytes as whole mebibytes, which people can read; less than one is left as it is.
+pub fn rounded(bytes: usize) -> usize {
+    const MEBIBYTE: usize = 1 << 20;
+    if bytes < MEBIBYTE { bytes } else { bytes / MEBIBYTE * MEBIBYTE }
 }
 
 /// The accounts of all shards; cheap to clone.
