@@ -665,10 +665,10 @@ fn each_token_that_it_signs_has_a_name_of_its_own() {
         verifier.verify(&token, 1000).unwrap().token_id.unwrap()
     };
 
-    let names = [named(), named()];
+    let found = [named(), named()];
 
-    assert!(names.iter().all(|name| name.len() == 32), "{names:?}");
-    assert_ne!(names[0], names[1]);
+    assert!(found.iter().all(|name| name.len() == 32), "{found:?}");
+    assert_ne!(found[0], found[1]);
 }
 
 #[test]
