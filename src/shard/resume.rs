@@ -88,6 +88,7 @@ struct Arriving {
 
 impl Lobby {
     /// What the departed take, in bytes.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
