@@ -61,7 +61,7 @@ function fail(why) {
 
 const [room, ...contents] = process.argv.slice(2);
 if (contents.length === 0) fail("usage: publish.mjs ROOM TEXT...");
-const gateway = new Gateway(process.env.ADMIN ?? "http://127.0.0.1:9090", process.env.API_KEY);
+const gateway = new Gateway(process.env.ADMIN || "http://127.0.0.1:9090", process.env.API_KEY);
 
 // A mark of this run, by which its messages are found again.
 const run = randomUUID();

@@ -66,7 +66,7 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
     def publishers(admin):
         at = {"ADMIN": admin}
         return {
-            "python": ([PYTHON, EXAMPLES / "publish" / "publish.py", "--admin", admin], {}),
+            "python": ([PYTHON, EXAMPLES / "publish" / "publish.py"], at),
             "node": ([NODE, EXAMPLES / "publish" / "publish.mjs"], at),
             "shell": ([EXAMPLES / "publish" / "publish.sh"], at),
         }
