@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Publishes to a room from a back end, and checks that the gateway has it once.
 
-    python3 examples/publish/publish.py lobby "hello from Python"
-    python3 examples/publish/publish.py lobby one two three           # several in one request
+    python3 examples/publish/publish.py demo.lobby "hello from Python"
+    python3 examples/publish/publish.py demo.lobby one two three      # several in one request
 
 Needs nothing but Python 3.9. API_KEY is a key with the scopes `publish` and `read`, where the gateway asks for one;
 ADMIN is its admin listener.

@@ -70,6 +70,7 @@ class Tokens(unittest.IsolatedAsyncioTestCase):
 
 
 class Publishing(unittest.IsolatedAsyncioTestCase):
+    ROOMS = '[{ match = "*", history = true }]'
     ODD = 'it\'s "quoted", \\ and\ttabbed, ü'
 
     @staticmethod
@@ -82,7 +83,7 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
         }
 
     async def test_members_hear_what_each_of_them_publishes_once_and_it_is_in_the_history(self):
-        gateway = self.enterContext(Gateway())
+        gateway = self.enterContext(Gateway(ROOMS=self.ROOMS))
         client = await Client.open(gateway, "user=ann")
         self.addAsyncCleanup(client.close)
         for name, (command, environment) in self.publishers(gateway.admin).items():
@@ -107,7 +108,7 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
                     self.assertEqual(len(complaint.strip().splitlines()), 1, complaint)
 
     async def test_several_are_published_in_one_request_and_in_their_order(self):
-        gateway = self.enterContext(Gateway())
+        gateway = self.enterContext(Gateway(ROOMS=self.ROOMS))
         client = await Client.open(gateway, "user=ann")
         self.addAsyncCleanup(client.close)
         await client.request(type="join", room_id="news")
