@@ -55,7 +55,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "admin_listen",
         address,
         admin_listen,
-        "Where operators connect: /metrics, /livez, /readyz. Never open it to the world."
+        "Where operators and back ends connect: /metrics, /livez, /readyz, /debug, /api/v1.\nNever open it to the world."
     ),
     setting!("shards", count, shards, "Threads that serve connections. Default: one per core.", "2"),
     Setting {
