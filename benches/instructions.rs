@@ -44,7 +44,7 @@ mod budget {
 
     // For a message, pushed and taken.
     pub(super) const INBOX_SINGLE: u64 = 514;
-    pub(super) const INBOX_BURST: u64 = 325;
+    pub(super) const INBOX_BURST: u64 = 360;
 }
 
 /// How far over its budget something may be, in per cent.

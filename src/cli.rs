@@ -73,7 +73,7 @@ pub struct Settings {
     /// Where clients connect [default: 127.0.0.1:8080]
     #[arg(long, global = true, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where operators connect: metrics and health [default: 127.0.0.1:9090]
+    /// Where operators and back ends connect: metrics, health, /debug and /api/v1 [default: 127.0.0.1:9090]
     #[arg(long, global = true, value_name = "ADDR")]
     admin_listen: Option<String>,
     /// Threads that serve connections [default: one per core]

@@ -4,6 +4,7 @@
 //! kept have no hole: a publication that cannot be kept takes all before it with it.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,7 +29,7 @@ impl Default for Limits {
 /// What a publication costs besides its own bytes: its entry here, and the head and rounding of its allocation.
 pub const ENTRY_BYTES: usize = 96;
 
-/// What a room costs that is kept for its history.
+/// What a room costs that is kept for its history while nobody is in it.
 pub const ROOM_BYTES: usize = 1024;
 
 /// The bytes of all histories of the process, against their bound; cheap to clone.
@@ -75,29 +76,39 @@ impl Budget {
         self.bytes() <= self.limit / 4
     }
 
-    fn take(&self, bytes: usize, messages: usize) {
-        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.messages.fetch_add(messages, Ordering::Relaxed);
-    }
-
-    fn give_back(&self, bytes: usize, messages: usize) {
-        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.shared.messages.fetch_sub(messages, Ordering::Relaxed);
+    /// Counts what is taken and what is given back at once; in a full history of equal messages that is nothing.
+    fn exchange(&self, taken: (usize, usize), given: (usize, usize)) {
+        for (sum, taken, given) in
+            [(&self.shared.bytes, taken.0, given.0), (&self.shared.messages, taken.1, given.1)]
+        {
+            if taken > given {
+                sum.fetch_add(taken - given, Ordering::Relaxed);
+            } else if given > taken {
+                sum.fetch_sub(given - taken, Ordering::Relaxed);
+            }
+        }
     }
 }
 
 /// The last publications of one room, the oldest first.
 ///
-/// Invariant: the budget has exactly the bytes and messages of all histories, and [`ROOM_BYTES`] for each.
+/// Invariant: the budget has exactly the bytes and messages of all histories, and [`ROOM_BYTES`] for each that is alone.
 #[derive(Debug)]
 pub struct History<T> {
     entries: VecDeque<Entry<T>>,
     /// The offset of the newest publication, kept or not.
     last: u64,
     bytes: usize,
+    /// Whether nobody is in the room, so that it is kept for this alone.
+    is_alone: bool,
     limits: Limits,
     budget: Budget,
 }
+
+/// What was kept of a history, which takes a while to be freed.
+#[derive(Debug)]
+#[must_use = "to be dropped where nobody waits"]
+pub struct Forgotten<T>(#[expect(dead_code, reason = "only to be dropped")] VecDeque<Entry<T>>);
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -108,10 +119,16 @@ struct Entry<T> {
 }
 
 impl<T> History<T> {
-    /// A history that begins behind the publication with this offset.
+    /// A history that begins behind the publication with this offset, of a room with members.
     pub fn new(last: u64, limits: Limits, budget: Budget) -> Self {
-        budget.take(ROOM_BYTES, 0);
-        Self { entries: VecDeque::new(), last, bytes: 0, limits, budget }
+        Self { entries: VecDeque::new(), last, bytes: 0, is_alone: false, limits, budget }
+    }
+
+    /// From here on nobody is in the room, or somebody is.
+    pub fn set_alone(&mut self, is_alone: bool) {
+        let charge = |is_alone| if is_alone { (ROOM_BYTES, 0) } else { (0, 0) };
+        self.budget.exchange(charge(is_alone), charge(self.is_alone));
+        self.is_alone = is_alone;
     }
 
     /// Adds the next publication, of `bytes` bytes, at `now` nanoseconds, and drops what the bounds no longer allow. When all
@@ -120,13 +137,15 @@ impl<T> History<T> {
         let bytes = bytes + ENTRY_BYTES;
         self.last += 1;
         self.bytes += bytes;
-        self.budget.take(bytes, 1);
         self.entries.push_back(Entry { publication, bytes, at: now });
-        while self.entries.len() > self.limits.messages
-            || self.bytes > self.limits.bytes
-            || (self.budget.is_exceeded() && !self.entries.is_empty())
-        {
-            self.drop_oldest();
+        let mut freed = (0, 0);
+        while self.entries.len() > self.limits.messages || self.bytes > self.limits.bytes {
+            let dropped = self.drop_oldest();
+            freed = (freed.0 + dropped, freed.1 + 1);
+        }
+        self.budget.exchange((bytes, 1), freed);
+        while self.budget.is_exceeded() && !self.entries.is_empty() {
+            self.free_oldest();
         }
         self.drop_aged(now);
     }
@@ -134,14 +153,14 @@ impl<T> History<T> {
     /// Counts a publication that cannot be kept, and forgets those before it.
     pub fn skip(&mut self) {
         self.last += 1;
-        self.clear();
+        drop(self.clear());
     }
 
     /// Drops what is too old at `now` nanoseconds.
     pub fn drop_aged(&mut self, now: u64) {
         let age = u64::try_from(self.limits.age.as_nanos()).unwrap_or(u64::MAX);
         while self.entries.front().is_some_and(|entry| now.saturating_sub(entry.at) > age) {
-            self.drop_oldest();
+            self.free_oldest();
         }
         // A burst must not keep its memory for ever.
         if self.entries.capacity() > 64 && self.entries.capacity() / 4 > self.entries.len() {
@@ -150,17 +169,17 @@ impl<T> History<T> {
     }
 
     /// Forgets all that is kept.
-    pub fn clear(&mut self) {
-        self.budget.give_back(self.bytes, self.entries.len());
+    pub fn clear(&mut self) -> Forgotten<T> {
+        self.budget.exchange((0, 0), (self.bytes, self.entries.len()));
         self.bytes = 0;
-        self.entries = VecDeque::new();
+        Forgotten(mem::take(&mut self.entries))
     }
 
     /// Goes on with other bounds.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         while self.entries.len() > limits.messages || self.bytes > limits.bytes {
-            self.drop_oldest();
+            self.free_oldest();
         }
     }
 
@@ -207,18 +226,23 @@ impl<T> History<T> {
         self.last - self.entries.len().min(count) as u64
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some(entry) = self.entries.pop_front() {
-            self.bytes -= entry.bytes;
-            self.budget.give_back(entry.bytes, 1);
-        }
+    fn free_oldest(&mut self) {
+        let bytes = self.drop_oldest();
+        self.budget.exchange((0, 0), (bytes, 1));
+    }
+
+    /// What is dropped, in bytes, which the budget still has.
+    fn drop_oldest(&mut self) -> usize {
+        let bytes = self.entries.pop_front().map_or(0, |entry| entry.bytes);
+        self.bytes -= bytes;
+        bytes
     }
 }
 
 impl<T> Drop for History<T> {
     fn drop(&mut self) {
-        self.clear();
-        self.budget.give_back(ROOM_BYTES, 0);
+        drop(self.clear());
+        self.set_alone(false);
     }
 }
 
@@ -299,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_budget_counts_all_histories_and_makes_those_that_grow_keep_less() {
-        let budget = Budget::new(2 * ROOM_BYTES + 4 * (ENTRY_BYTES + 10));
+        let budget = Budget::new(4 * (ENTRY_BYTES + 10));
         let mut loud = History::new(0, Limits::default(), budget.clone());
         let mut quiet = History::new(0, Limits::default(), budget.clone());
         for number in 1..=2 {
@@ -314,6 +338,21 @@ mod tests {
         drop(loud);
         drop(quiet);
         assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+    }
+
+    #[test]
+    fn a_room_costs_something_by_itself_only_while_it_is_alone() {
+        let budget = Budget::new(1 << 20);
+        let mut room: History<u64> = History::new(0, Limits::default(), budget.clone());
+        assert_eq!(budget.bytes(), 0);
+        room.set_alone(true);
+        room.set_alone(true);
+        assert_eq!(budget.bytes(), ROOM_BYTES);
+        room.set_alone(false);
+        assert_eq!(budget.bytes(), 0);
+        room.set_alone(true);
+        drop(room);
+        assert_eq!(budget.bytes(), 0);
     }
 
     #[test]

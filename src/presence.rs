@@ -13,8 +13,10 @@ use smallvec::SmallVec;
 use crate::id::{ShardIndex, UserId};
 
 /// The users of one room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Presence {
+    /// Whether anybody is told.
+    has_listeners: bool,
     users: BTreeMap<UserId, Present>,
     /// Users with connections.
     here: usize,
@@ -75,6 +77,11 @@ pub struct Page {
 }
 
 impl Presence {
+    /// Nobody is there; without listeners nobody is ever told of.
+    pub fn new(has_listeners: bool) -> Self {
+        Self { has_listeners, users: BTreeMap::new(), here: 0, connections: 0, told: 0 }
+    }
+
     /// A connection of the user has come in at `now`. When something is to be told of it, the time to look at the user.
     pub fn arrive(&mut self, user: &UserId, shard: ShardIndex, now: u64) -> Option<u64> {
         if !self.users.contains_key(user) {
@@ -87,7 +94,7 @@ impl Presence {
             Some((_, count)) => *count += 1,
             None => present.connections.push((shard, 1)),
         }
-        if present.is_told { None } else { present.call(now) }
+        if present.is_told || !self.has_listeners { None } else { present.call(now) }
     }
 
     /// A connection of the user has gone. `leaves_at` is when the others may be told, if it was the last: at once when the
@@ -160,10 +167,13 @@ impl Presence {
     pub fn take_back(&mut self, user: &UserId, look: Look, again_at: u64) {
         match look {
             Look::Joined => {
-                if let Some(present) = self.users.get_mut(user) {
-                    present.is_told = false;
-                    present.looked_at = again_at;
-                    self.told -= 1;
+                let Some(present) = self.users.get_mut(user) else { return };
+                self.told -= 1;
+                if present.is_here() {
+                    (present.is_told, present.looked_at) = (false, again_at);
+                } else {
+                    // It has gone meanwhile, and nobody was told of it.
+                    self.users.remove(user);
                 }
             }
             Look::Left => {
@@ -201,7 +211,7 @@ mod tests {
 
     #[test]
     fn tells_once_of_a_user_with_many_connections() {
-        let mut room = Presence::default();
+        let mut room = Presence::new(true);
         assert_eq!(room.arrive(&ann(), ONE, 5), Some(5));
         assert_eq!(room.arrive(&ann(), TWO, 6), None, "somebody looks already");
         assert_eq!(room.look(&ann(), 7, ALL), Look::Joined);
@@ -246,7 +256,7 @@ mod tests {
 
     #[test]
     fn nobody_hears_of_who_left_before_the_others_were_told() {
-        let mut room = Presence::default();
+        let mut room = Presence::new(true);
         room.arrive(&ann(), ONE, 5);
         assert_eq!(room.depart(&ann(), ONE, 100), None);
         assert_eq!(room.look(&ann(), 5, ALL), Look::Settled);
@@ -266,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_told_is_told_later_if_it_is_still_true() {
-        let mut room = Presence::default();
+        let mut room = Presence::new(true);
         room.arrive(&ann(), ONE, 5);
         let look = room.look(&ann(), 5, ALL);
         room.take_back(&ann(), look, 10);
@@ -275,6 +285,27 @@ mod tests {
         let look = room.look(&ann(), 20, ALL);
         room.take_back(&ann(), look, 30);
         assert_eq!(room.look(&ann(), 30, ALL), Look::Left);
+        assert!(room.is_empty());
+    }
+
+    #[test]
+    fn who_left_while_it_could_not_be_told_of_leaves_nothing_behind() {
+        let mut room = Presence::new(true);
+        room.arrive(&ann(), ONE, 5);
+        let look = room.look(&ann(), 5, ALL);
+        room.depart(&ann(), ONE, 20);
+        room.take_back(&ann(), look, 10);
+        assert!(room.is_empty());
+        room.arrive(&ann(), ONE, 30);
+        assert_eq!(room.look(&ann(), 30, 1), Look::Joined, "it does not count among those told of");
+    }
+
+    #[test]
+    fn without_listeners_nobody_need_look_and_nobody_stays_behind() {
+        let mut room = Presence::new(false);
+        assert_eq!(room.arrive(&ann(), ONE, 5), None);
+        assert_eq!(room.page(None, 9).members, [(ann(), 1)]);
+        assert_eq!(room.depart(&ann(), ONE, 100), None);
         assert!(room.is_empty());
     }
 
@@ -292,7 +323,7 @@ mod tests {
 
     #[test]
     fn lists_by_pages_in_the_order_of_names() {
-        let mut room = Presence::default();
+        let mut room = Presence::new(true);
         for number in [3, 1, 2, 2] {
             room.arrive(&UserId::from_u64(number), ONE, 0);
         }
@@ -305,7 +336,7 @@ mod tests {
     }
 
     fn told_of_ann() -> Presence {
-        let mut room = Presence::default();
+        let mut room = Presence::new(true);
         room.arrive(&ann(), ONE, 0);
         room.look(&ann(), 0, ALL);
         room

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // Publishes to a room from a back end, and checks that the gateway has it once.
 //
-//     node examples/publish/publish.mjs lobby "hello from Node"
-//     node examples/publish/publish.mjs lobby one two three          # several in one request
+//     node examples/publish/publish.mjs demo.lobby "hello from Node"
+//     node examples/publish/publish.mjs demo.lobby one two three     # several in one request
 //
 // Needs nothing but Node 20. API_KEY is a key with the scopes `publish` and `read`, where the gateway asks for one;
 // ADMIN is its admin listener.
@@ -61,7 +61,7 @@ function fail(why) {
 
 const [room, ...contents] = process.argv.slice(2);
 if (contents.length === 0) fail("usage: publish.mjs ROOM TEXT...");
-const gateway = new Gateway(process.env.ADMIN ?? "http://127.0.0.1:9090", process.env.API_KEY);
+const gateway = new Gateway(process.env.ADMIN || "http://127.0.0.1:9090", process.env.API_KEY);
 
 // A mark of this run, by which its messages are found again.
 const run = randomUUID();

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Publishes to a room from a back end, and checks that the gateway has it once.
 
-    python3 examples/publish/publish.py lobby "hello from Python"
-    python3 examples/publish/publish.py lobby one two three           # several in one request
+    python3 examples/publish/publish.py demo.lobby "hello from Python"
+    python3 examples/publish/publish.py demo.lobby one two three      # several in one request
 
-Needs nothing but Python 3.9. API_KEY is a key with the scopes `publish` and `read`, where the gateway asks for one.
+Needs nothing but Python 3.9. API_KEY is a key with the scopes `publish` and `read`, where the gateway asks for one;
+ADMIN is its admin listener.
 """
 
 import argparse
@@ -57,9 +58,8 @@ def main():
     arguments = argparse.ArgumentParser(description="Publishes to a room.")
     arguments.add_argument("room")
     arguments.add_argument("content", nargs="+")
-    arguments.add_argument("--admin", default="http://127.0.0.1:9090", help="the gateway's admin listener")
     given = arguments.parse_args()
-    gateway = Gateway(given.admin, os.environ.get("API_KEY"))
+    gateway = Gateway(os.environ.get("ADMIN") or "http://127.0.0.1:9090", os.environ.get("API_KEY"))
 
     # A mark of this run, by which its messages are found again.
     run = str(uuid.uuid4())

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Publishes to a room with curl, twice with one Idempotency-Key, and checks that the gateway has it once.
 #
-#     examples/publish/publish.sh lobby "hello from a shell"
+#     examples/publish/publish.sh demo.lobby "hello from a shell"
 #
 # API_KEY is a key with the scope `publish`, where the gateway asks for one; ADMIN is its admin listener.
 set -eu

@@ -342,9 +342,11 @@ impl Config {
         let is_development = self.auth.mode == Mode::None;
         self.http.demo = is_development;
         self.http.allow_loopback_origins = is_development;
-        let of_rooms = [EventKind::RoomOccupied, EventKind::RoomVacated];
-        self.hub.presence.tells_of_rooms =
-            self.webhooks.url.is_some() && of_rooms.iter().any(|kind| self.webhooks.events.contains(kind));
+        let is_told = |kinds: [EventKind; 2]| {
+            self.webhooks.url.is_some() && kinds.iter().any(|kind| self.webhooks.events.contains(kind))
+        };
+        self.hub.presence.tells_of_rooms = is_told([EventKind::RoomOccupied, EventKind::RoomVacated]);
+        self.hub.presence.tells_of_members = is_told([EventKind::MemberJoined, EventKind::MemberLeft]);
         if !is_development && !origins.contains_key("rooms") {
             self.hub.rooms = Rules::default();
         }

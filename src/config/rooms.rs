@@ -21,14 +21,15 @@ const HISTORY_KEYS: [&str; 3] = ["messages", "age", "bytes"];
 /// The least age of a history, which is looked at every second.
 const AGE_MIN: Duration = Duration::from_secs(1);
 
-/// How rooms are run in development mode, where nothing else is said: whoever tries things out finds them there.
+/// How rooms are run in development mode, where nothing else is said: those of the demo page have all there is, and of others
+/// it is known who is there.
 pub(super) fn for_development() -> Rules {
-    let limits = history::Limits { messages: 100, age: Duration::from_secs(300), bytes: 64 << 10 };
-    let rule = |pattern: &str, presence| {
-        let options = RoomOptions { history: Some(limits), presence, ..RoomOptions::default() };
+    let rule = |pattern: &str, history, presence| {
+        let options = RoomOptions { history, presence, ..RoomOptions::default() };
         Rule { pattern: pattern.to_owned(), options }
     };
-    Rules([rule("demo.*", PresenceMode::Events), rule("*", PresenceMode::List)].into())
+    let demo = rule("demo.*", Some(history::Limits::default()), PresenceMode::Events);
+    Rules([demo, rule("*", None, PresenceMode::List)].into())
 }
 
 const KIND: Kind = Kind {

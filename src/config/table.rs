@@ -56,7 +56,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "admin_listen",
         address,
         admin_listen,
-        "Where operators connect: /metrics, /livez, /readyz. Never open it to the world."
+        "Where operators and back ends connect: /metrics, /livez, /readyz, /debug, /api/v1.\nNever open it to the world."
     ),
     setting!("shards", count, shards, "Threads that serve connections. Default: one per core.", "2"),
     Setting {
@@ -82,7 +82,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "rooms",
-        doc: "How rooms are run; the first whose `match` fits a room's name, `*` standing for any text. In a file also\nas [[rooms]] at its end. `overflow`: what becomes of messages for a member whose queue is full:\n\"disconnect\" closes it with 4008, \"drop_oldest\" leaves out the oldest, \"latest\" all but the newest for each\n`key`; it is told which by a `gap`. `history`: what is kept for who comes back: { messages = 1000, age =\n\"10m\", bytes = \"1MiB\" }, of which each may be left out; none without. `presence`: \"off\", \"list\" (who asks is\ntold who is there) or \"events\" (the members also get `join` and `leave`). `join`, `publish`, `read` (the\nhistory): \"everyone\", \"token\" (whose token names the room in `rooms`, or for that in `publish`) or \"nobody\".\nDefault: no rules; in development mode a small history and \"list\", for demo.* \"events\".",
+        doc: "How rooms are run; the first whose `match` fits a room's name, `*` standing for any text. In a file also\nas [[rooms]] at its end. `overflow`: what becomes of messages for a member whose queue is full:\n\"disconnect\" closes it with 4008, \"drop_oldest\" leaves out the oldest, \"latest\" all but the newest for each\n`key`; it is told which by a `gap`. `history`: what is kept for who comes back: { messages = 1000, age =\n\"10m\", bytes = \"1MiB\" }, of which each may be left out; none without. `presence`: \"off\", \"list\" (who asks is\ntold who is there) or \"events\" (the members also get `join` and `leave`). `join`, `publish`, `read` (the\nhistory): \"everyone\", \"token\" (whose token names the room in `rooms`, or for that in `publish`) or \"nobody\".\nDefault: no rules; in development mode a history and \"events\" for demo.*, \"list\" for others.",
         example: Some(
             "[{ match = \"chat.*\", history = { messages = 1000, age = \"1h\" }, presence = \"events\" }]",
         ),

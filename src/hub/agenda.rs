@@ -17,7 +17,8 @@ pub(super) enum Item {
     Room(Arc<Room>),
 }
 
-/// Items by the time when they are due. Nobody waits here: an item is at most one for each user in a room and change of it.
+/// Items by the time when they are due: of each room and each user in a room one, and another only for an earlier time, so that
+/// they are bounded by what there is and was a moment ago.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     items: Mutex<Items>,

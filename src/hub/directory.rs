@@ -36,13 +36,6 @@ pub(super) struct Directory {
     budget: Budget,
 }
 
-/// What has become of a room that a shard was let out of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Left {
-    /// Whether it has no members any more.
-    pub(super) is_vacated: bool,
-}
-
 impl Directory {
     /// Nothing and nobody; what rooms keep is counted in `budget`.
     pub(super) fn new(budget: Budget) -> Self {
@@ -67,16 +60,17 @@ impl Directory {
         }
     }
 
-    /// Lets a shard out of a room, and forgets the room after the last if nothing of it is to be kept.
-    pub(super) fn exit(&self, room: &Arc<Room>, shard: ShardIndex, now: u64) -> Left {
-        let Some(evicted) = room.evict(shard, &self.budget, now) else { return Left::default() };
+    /// Lets a shard out of a room, and forgets the room after the last if nothing of it is to be kept. Whether a room that has a
+    /// name has lost its last members.
+    pub(super) fn exit(&self, room: &Arc<Room>, shard: ShardIndex, now: u64) -> bool {
+        let Some(evicted) = room.evict(shard, &self.budget, now) else { return false };
         if let Some(id) = room.id() {
             self.occupied.fetch_sub(usize::from(evicted.is_last), Ordering::Relaxed);
             if evicted.is_over {
                 self.forget(id, room);
             }
         }
-        Left { is_vacated: evicted.is_last && room.id().is_some() }
+        evicted.is_last && room.id().is_some()
     }
 
     /// Takes all connections of a shard from their users'.
@@ -245,7 +239,7 @@ mod tests {
         let directory = Directory::new(Budget::new(1 << 20));
         let id = RoomId::from_u64(5);
         let budget = Budget::new(1 << 20);
-        let room = |epoch| Room::new(Some(id.clone()), epoch, RoomOptions::default(), (&budget, 0));
+        let room = |epoch| Room::new(Some(id.clone()), epoch, RoomOptions::default(), (&budget, false, 0));
         let (first, ..) = directory.enter(&id, (ShardIndex(0), RoomKey::default()), || room(1));
         assert!(first.evict(ShardIndex(0), &budget, 0).unwrap().is_over, "and not yet forgotten");
 

@@ -23,9 +23,11 @@ use self::agenda::{Agenda, Item};
 pub use self::directory::Address;
 use self::directory::Directory;
 pub use self::heat::{Cooling, Halve, Heat};
-pub use self::room::{Busy, Excluded, HistoryPage, Passage, Room, Said, Served, Start, StreamPosition, Text};
+pub use self::room::{
+    Busy, Excluded, HistoryPage, Passage, Portion, Room, Said, Served, Start, StreamPosition, Text,
+};
 pub use self::rules::{Access, OnOverflow, PresenceMode, RoomOptions, Rule, Rules};
-pub use self::telling::{Tidings, Told};
+pub use self::telling::{Found, Tidings, Told};
 use crate::clock::Clock;
 use crate::history::Budget;
 use crate::id::{NameRef, RoomId, RoomKey, ShardIndex, UserId};
@@ -58,13 +60,20 @@ pub struct PresenceOptions {
     pub damping: Duration,
     /// So many users of a room are told of; in larger rooms each change would go to too many.
     pub told_max: usize,
-    /// Whether somebody wants to know of rooms that get their first member or lose their last.
+    /// Whether somebody outside wants to know of users that come and go.
+    pub tells_of_members: bool,
+    /// Whether somebody outside wants to know of rooms that get their first member or lose their last.
     pub tells_of_rooms: bool,
 }
 
 impl Default for PresenceOptions {
     fn default() -> Self {
-        Self { damping: Duration::from_secs(5), told_max: 500, tells_of_rooms: false }
+        Self {
+            damping: Duration::from_secs(5),
+            told_max: 500,
+            tells_of_members: false,
+            tells_of_rooms: false,
+        }
     }
 }
 
@@ -100,7 +109,7 @@ impl Hub {
     pub fn new(shards: Vec<Outlet>, options: Options, clock: Clock) -> Arc<Self> {
         let epochs = Epochs::random();
         let budget = Budget::new(options.history_bytes);
-        let everyone = Room::new(None, epochs.next(), RoomOptions::default(), (&budget, 0));
+        let everyone = Room::new(None, epochs.next(), RoomOptions::default(), (&budget, false, 0));
         Arc::new(Self {
             shards,
             directory: Directory::new(budget.clone()),
@@ -139,7 +148,8 @@ impl Hub {
 
     fn begin(&self, room: &RoomId) -> Room {
         let options = self.rules_of(room);
-        Room::new(Some(room.clone()), self.epochs.next(), options, (&self.budget, self.clock.now()))
+        let tells = self.options.presence.tells_of_members || options.presence == PresenceMode::Events;
+        Room::new(Some(room.clone()), self.epochs.next(), options, (&self.budget, tells, self.clock.now()))
     }
 
     /// How the room of this name is run, or would be.
@@ -177,7 +187,7 @@ impl Hub {
     ///
     /// The shard's inbox may still have publications of it.
     pub fn leave(&self, room: &Arc<Room>, shard: ShardIndex) {
-        if self.directory.exit(room, shard, self.clock.now()).is_vacated {
+        if self.directory.exit(room, shard, self.clock.now()) {
             self.look_at_room(room, self.options.presence.damping);
         }
     }
@@ -196,7 +206,17 @@ impl Hub {
 
     /// Drops what rooms need not keep any more; to be called every second. Looks at all rooms.
     pub fn sweep(&self) {
+        // A room that is kept for nothing is over when its last member leaves.
+        if !self.keeps_rooms() {
+            return;
+        }
         self.directory.sweep(self.clock.now());
+    }
+
+    fn keeps_rooms(&self) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let keeps = |rule: &Rule| rule.options.history.is_some() || rule.options.presence.is_kept();
+        self.options.presence.tells_of_rooms || self.budget.bytes() > 0 || rules.0.iter().any(keeps)
     }
 
     /// What is kept of what was said in all rooms.

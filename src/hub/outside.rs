@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Address, Busy, HistoryPage, Hub, Room, RoomOptions, Said, Start, StreamPosition};
+use super::{Address, Busy, HistoryPage, Hub, Portion, Room, RoomOptions, Said, Start, StreamPosition};
 use crate::id::{NameRef, RoomId, UserId, matches_pattern};
 use crate::inbox::{Command, Origin};
 use crate::metrics::Source;
+use crate::presence::Page;
 use crate::ws::PreparedMessage;
 
 impl Hub {
@@ -42,19 +43,21 @@ impl Hub {
 
     /// As [`Room::look_back`], in the room of this name. One that nobody has said anything in has nothing to show, and does not
     /// begin because somebody looked: whoever makes up names must not take the place of what is kept.
-    pub fn look_back(
-        &self,
-        room: &RoomId,
-        start: Start,
-        limit: usize,
-        bytes_max: usize,
-    ) -> Option<HistoryPage> {
+    pub fn look_back(&self, room: &RoomId, start: Start, most: Portion) -> Option<HistoryPage> {
         if let Some(room) = self.existing(room) {
-            return room.look_back(start, limit, bytes_max);
+            return room.look_back(start, most);
         }
         self.rules_of(room).history?;
         let position = StreamPosition { epoch: 0, offset: 0 };
         Some(HistoryPage { position, messages: Vec::new(), is_complete: matches!(start, Start::Last(_)) })
+    }
+
+    /// Some of those who are in the room of this name; `None` where that is not kept. Looking does not begin a room.
+    pub fn present(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Option<Page> {
+        match self.existing(room) {
+            Some(room) => room.present(after, limit),
+            None => self.rules_of(room).presence.is_kept().then(Page::default),
+        }
     }
 
     /// The first rooms, at most so many, of those whose names fit the pattern and come after this one in the order of names.

@@ -49,6 +49,17 @@ pub enum Access {
     Nobody,
 }
 
+impl Access {
+    /// Whether a client may; `is_named` is whether its token names the room for that, `None` when it names no rooms.
+    pub fn allows(self, is_named: impl FnOnce() -> Option<bool>) -> bool {
+        match self {
+            Self::Everyone => is_named() != Some(false),
+            Self::Token => is_named() == Some(true),
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// How a room is run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoomOptions {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::room::RoomLook;
 use super::{Hub, Item, PresenceMode, Room, Said};
 use crate::id::{ShardIndex, UserId};
 use crate::presence::Look;
@@ -30,6 +31,15 @@ pub enum Told {
     Occupied,
     /// It has lost its last.
     Vacated,
+}
+
+/// What a look has found.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing that has to be told.
+    Nothing,
+    /// Something that may be told to others as well.
+    Tidings(Tidings),
 }
 
 /// What could not be told because too much was on its way to a shard is tried again after so long.
@@ -58,27 +68,33 @@ impl Hub {
     }
 
     pub(super) fn look_at_room(&self, room: &Arc<Room>, after: Duration) {
-        if self.options.presence.tells_of_rooms {
-            self.agenda.push(self.clock.now() + nanoseconds(after), Item::Room(Arc::clone(room)));
+        let at = self.clock.now() + nanoseconds(after);
+        if self.options.presence.tells_of_rooms && room.call_for_look(at) {
+            self.agenda.push(at, Item::Room(Arc::clone(room)));
         }
     }
 
-    /// The next thing that has happened and is due to be told. Where the members of its room are to hear it, they have been told
-    /// by what `say` makes of the room, the user, and whether that has come in. `None` when nothing is due.
-    pub fn tell(&self, say: impl Fn(&Room, &UserId, bool) -> Said) -> Option<Tidings> {
-        while let Some(item) = self.agenda.pop(self.clock.now()) {
-            let tidings = match item {
-                Item::User(room, user) => self.look_at_user(room, &user, &say),
-                Item::Room(room) => room.look_at_members().map(|has_members| {
-                    let told = if has_members { Told::Occupied } else { Told::Vacated };
-                    Tidings { room, told }
-                }),
-            };
-            if tidings.is_some() {
-                return tidings;
+    /// Looks at the next thing that is due; `None` when nothing is. Where the members of a room are to hear of a user, they have
+    /// been told by what `say` makes of the room, the user, and whether that has come in.
+    pub fn look(&self, say: impl Fn(&Room, &UserId, bool) -> Said) -> Option<Found> {
+        let tidings = match self.agenda.pop(self.clock.now())? {
+            Item::User(room, user) => self.look_at_user(room, &user, &say),
+            Item::Room(room) => self.look_at_members(room),
+        };
+        Some(tidings.map_or(Found::Nothing, Found::Tidings))
+    }
+
+    fn look_at_members(&self, room: Arc<Room>) -> Option<Tidings> {
+        let told = match room.look_at_members(self.clock.now(), self.damping()) {
+            RoomLook::Occupied => Told::Occupied,
+            RoomLook::Vacated => Told::Vacated,
+            RoomLook::Later(at) => {
+                self.agenda.push(at, Item::Room(room));
+                return None;
             }
-        }
-        None
+            RoomLook::Settled => return None,
+        };
+        Some(Tidings { room, told })
     }
 
     fn look_at_user(

@@ -247,6 +247,36 @@ fn no_publication_has_the_place_of_another(stays: &[Vec<Stay>]) {
     assert_eq!(places.len(), count);
 }
 
+#[test]
+fn when_histories_take_too_much_the_rooms_that_were_quiet_longest_lose_theirs() {
+    const LIMIT: usize = 64 << 10;
+    let rule = Rule {
+        pattern: "*".to_owned(),
+        options: RoomOptions { history: Some(crate::history::Limits::default()), ..RoomOptions::default() },
+    };
+    let options = Options { history_bytes: LIMIT, rooms: Rules([rule].into()), ..Options::default() };
+    let hub = Hub::new(Vec::new(), options, Clock::start());
+    let said = |_: RoomOptions| {
+        let text = Text::Numbered(crate::ws::Draft::new(&[b'x'; 900], b"}"));
+        Said { text, ..said() }
+    };
+    let mut rooms = 0;
+    while hub.budget().bytes() < LIMIT / 16 * 15 {
+        rooms += 1;
+        hub.publish_to(&RoomId::from_u64(rooms), said).unwrap();
+    }
+    let kept =
+        |room| hub.existing(&RoomId::from_u64(room)).and_then(|room| room.kept()).unwrap_or_default().0;
+    assert!((1..=rooms).all(|room| kept(room) == 1));
+
+    hub.sweep();
+
+    assert!(hub.budget().bytes() <= LIMIT / 16 * 14, "{}", hub.budget().bytes());
+    let lost = (1..=rooms).take_while(|room| kept(*room) == 0).count();
+    assert!((1..10).contains(&lost), "{lost} of {rooms}");
+    assert!((lost as u64 + 1..=rooms).all(|room| kept(room) == 1), "the later ones lose nothing");
+}
+
 fn hub(shards: u16, limits: Limits) -> (Arc<Hub>, Vec<Inbox>) {
     let (outlets, inboxes) = (0..shards).map(|_| Inbox::pair(limits)).unzip();
     (

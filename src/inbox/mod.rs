@@ -57,8 +57,8 @@ pub enum Command {
     PublishBut {
         /// The room's place on this shard.
         room: RoomKey,
-        /// What was said, which excludes nobody by itself.
-        publication: Publication,
+        /// What was said, which excludes nobody by itself; boxed, since commands are as large as the largest.
+        publication: Box<Publication>,
         /// Who does not get it, if it is a member.
         except: ClientId,
     },
@@ -100,6 +100,8 @@ pub enum Command {
     Arrive {
         /// Which client.
         client: ClientKey,
+        /// Whose it is.
+        user: UserId,
         /// The rooms; `None` when the session is not known any more.
         rooms: Option<Vec<RoomId>>,
     },
@@ -348,9 +350,8 @@ impl Command {
     /// The encoded bytes of what is counted; `None` for what is always taken.
     fn message_bytes(&self) -> Option<usize> {
         match self {
-            Self::Publish { publication, .. } | Self::PublishBut { publication, .. } => {
-                Some(publication.message.frame().len())
-            }
+            Self::PublishBut { publication, .. } => Some(publication.message.frame().len()),
+            Self::Publish { publication, .. } => Some(publication.message.frame().len()),
             Self::Direct { message, .. } => Some(message.frame().len()),
             Self::Accept { .. }
             | Self::Close { .. }

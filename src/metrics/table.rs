@@ -313,7 +313,7 @@ table! {
             ],
             "Requests to the admin listener.";
         HTTP_DURATION: Kind::Histogram(HANDSHAKE), "fanfare_http_request_duration_seconds",
-            Some(Unit::Seconds), [described("route", "template of a path, or `other`")],
+            Some(Unit::Seconds), [described("route", "template of a path; `/api/v1` for all there but `publish`; or `other`")],
             "Time from a request to the admin listener to its answer.";
         API_KEYS: Kind::Counter, "fanfare_api_key_checks_total", Some(Unit::Count), [listed::<ApiAuth>()],
             "Requests to the API, by what became of their key; not counted without `api.keys`.";

@@ -7,15 +7,15 @@ use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock::Clock;
-use crate::hub::{Hub, Room, Said, Text, Told};
+use crate::hub::{Found, Hub, Room, Said, Text, Tidings, Told};
 use crate::id::{RoomId, UserId};
 use crate::metrics::Source;
 use crate::protocol;
 use crate::webhooks::{Event, EventKind, Sender};
 use crate::ws::{Draft, PreparedMessage};
 
-/// So much is told before others on the control thread have their turn.
-const TOLD_PER_TURN: usize = 64;
+/// So many looks are taken before others on the control thread have their turn.
+const LOOKS_PER_TURN: usize = 64;
 
 /// How often all rooms are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -26,13 +26,15 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Tells the members of rooms, and the application, who comes and goes. Never ends.
 pub(super) async fn tell(hub: Arc<Hub>, hook: Sender, clock: Clock) {
     loop {
-        let mut told = 0;
-        while let Some(tidings) = hub.tell(|room, user, has_come| said(room, (user, has_come), clock)) {
-            if let Some(room) = tidings.room.id() {
-                hook.push(event(room.clone(), tidings.told));
+        let mut looks = 0;
+        while let Some(found) = hub.look(|room, user, has_come| said(room, (user, has_come), clock)) {
+            if let Found::Tidings(Tidings { room, told }) = found
+                && let Some(id) = room.id().filter(|_| hook.wants(kind(&told)))
+            {
+                hook.push(event(id.clone(), told));
             }
-            told += 1;
-            if told % TOLD_PER_TURN == 0 {
+            looks += 1;
+            if looks % LOOKS_PER_TURN == 0 {
                 yield_now().await;
             }
         }
@@ -59,12 +61,20 @@ pub(super) async fn sweep(hub: Arc<Hub>) {
     }
 }
 
+fn kind(told: &Told) -> EventKind {
+    match told {
+        Told::Joined(_) => EventKind::MemberJoined,
+        Told::Left(_) => EventKind::MemberLeft,
+        Told::Occupied => EventKind::RoomOccupied,
+        Told::Vacated => EventKind::RoomVacated,
+    }
+}
+
 fn event(room: RoomId, told: Told) -> Event {
-    let (kind, user) = match told {
-        Told::Joined(user) => (EventKind::MemberJoined, Some(user)),
-        Told::Left(user) => (EventKind::MemberLeft, Some(user)),
-        Told::Occupied => (EventKind::RoomOccupied, None),
-        Told::Vacated => (EventKind::RoomVacated, None),
+    let kind = kind(&told);
+    let user = match told {
+        Told::Joined(user) | Told::Left(user) => Some(user),
+        Told::Occupied | Told::Vacated => None,
     };
     let at = u64::try_from(Clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
     Event { kind, room, user, at }

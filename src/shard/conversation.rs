@@ -1,7 +1,7 @@
 //! From a client's bytes to what is done about them: decode, parse, ask the session, act, answer.
 
 use crate::http::Endpoint;
-use crate::hub::{Access, Excluded, OnOverflow, Said, Start, Text};
+use crate::hub::{Excluded, OnOverflow, RoomOptions, Said, Start, Text};
 use crate::id::{ClientKey, MessageKey, NameRef, RoomKey};
 use crate::metrics::{CloseReason, ReceivedType, RejectReason, SentType, Source};
 use crate::protocol::{self, Ack, ErrorCode, Mark, Message, Request};
@@ -256,14 +256,17 @@ impl Core {
                     self.refuse(mark, ErrorCode::NotAMember, text, replies);
                     return Flow::Done;
                 };
-                if self.may_publish(key, (room, joined)) {
-                    return self.publish(key, joined, (&message, echo), asked, replies);
+                let options = self.rooms[joined].hub.options();
+                let session = &self.clients[key].session;
+                if options.publish.allows(|| session.token_allows_to_publish(room)) {
+                    return self.publish(key, (joined, options), (&message, echo), asked, replies);
                 }
                 let text = "`room_id` names a room in which this connection may not say anything";
                 self.refuse(mark, ErrorCode::Forbidden, text, replies);
             }
             Action::PublishEveryone { message, echo, .. } => {
-                return self.publish(key, self.everyone, (&message, echo), asked, replies);
+                let everyone = (self.everyone, RoomOptions::default());
+                return self.publish(key, everyone, (&message, echo), asked, replies);
             }
             Action::PublishUser { to, message, .. } => {
                 return self.direct(key, to, &message, asked, replies);
@@ -277,24 +280,14 @@ impl Core {
         Flow::Done
     }
 
-    fn may_publish(&self, key: ClientKey, (name, room): (NameRef<'_>, RoomKey)) -> bool {
-        let is_named = || self.clients[key].session.token_allows_to_publish(name);
-        match self.rooms[room].hub.options().publish {
-            Access::Everyone => is_named() != Some(false),
-            Access::Token => is_named() == Some(true),
-            Access::Nobody => false,
-        }
-    }
-
     fn publish(
         &mut self,
         key: ClientKey,
-        room: RoomKey,
+        (room, options): (RoomKey, RoomOptions),
         (message, echo): (&Message<'_>, bool),
         asked: &Asked<'_>,
         replies: &mut Vec<u8>,
     ) -> Flow {
-        let options = self.rooms[room].hub.options();
         let text = if options.is_numbered() {
             Text::Numbered(self.draft(key, message))
         } else {

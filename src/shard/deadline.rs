@@ -85,6 +85,9 @@ impl Core {
         }
         self.due = due;
         self.lobby.expire(tick);
+        for key in self.lobby.overdue(tick) {
+            self.restore(key, None);
+        }
         self.drain_some(tick);
     }
 

@@ -28,7 +28,6 @@ impl Core {
             + self.counts.queues.overhead
             + self.counts.input
             + self.counts.transports
-            + self.lobby.bytes()
             + self.clients.len() * CLIENT_BYTES
             + self.rooms.len() * ROOM_BYTES
             + (self.counts.memberships + self.clients.len()) * MEMBERSHIP_BYTES

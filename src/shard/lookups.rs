@@ -1,6 +1,6 @@
 //! Answers to who looks back at what was said in a room, and to who asks who is there.
 
-use crate::hub::{self, Access, Start};
+use crate::hub::{self, Portion, Start};
 use crate::id::{ClientKey, NameRef, RoomId, UserId};
 use crate::metrics::SentType;
 use crate::protocol::{self, ErrorCode, History, Mark, Presence, Refusal, StreamPosition};
@@ -34,9 +34,9 @@ impl Core {
     ) {
         let limit = bounded(limit);
         let start = since.map_or(Start::Last(limit), start);
-        let bytes = ANSWER_BYTES.min(self.options.outbound_bytes / 4);
+        let most = Portion { messages: limit, bytes: ANSWER_BYTES.min(self.options.outbound_bytes / 4) };
         let page = self.permit_reading(key, room).and_then(|()| {
-            let page = self.hub.look_back(&RoomId::from(room), start, limit, bytes);
+            let page = self.hub.look_back(&RoomId::from(room), start, most);
             page.ok_or_else(|| unavailable("`room_id` names a room that keeps no history"))
         });
         match page {
@@ -62,11 +62,7 @@ impl Core {
     ) {
         let after = after.map(UserId::from);
         let page = self.permit_looking(key, room).and_then(|()| {
-            let shared = self.hub.existing(&RoomId::from(room));
-            if shared.is_none() && self.options_of(room).presence.is_kept() {
-                return Ok(crate::presence::Page::default());
-            }
-            let page = shared.and_then(|shared| shared.present(after.as_ref(), bounded(limit)));
+            let page = self.hub.present(&RoomId::from(room), after.as_ref(), bounded(limit));
             page.ok_or_else(|| unavailable("`room_id` names a room where it is not known who is there"))
         });
         match page {
@@ -93,11 +89,8 @@ impl Core {
 
     fn permit_reading(&self, key: ClientKey, room: NameRef<'_>) -> Result<(), Refusal> {
         self.permit_looking(key, room)?;
-        let may = match self.options_of(room).read {
-            Access::Everyone => true,
-            Access::Token => self.clients[key].session.token_allows(room) == Some(true),
-            Access::Nobody => false,
-        };
+        let session = &self.clients[key].session;
+        let may = self.options_of(room).read.allows(|| session.token_allows(room));
         let content =
             "`room_id` names a room in which nobody may look back, or only with a token that names it";
         if may { Ok(()) } else { Err(Refusal::new(ErrorCode::Forbidden, content)) }

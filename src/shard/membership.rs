@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use crate::hub::{Access, Passage, RoomOptions, Start, StreamPosition};
+use crate::hub::{Passage, Portion, RoomOptions, Start, StreamPosition};
 use crate::id::{ClientKey, NameRef, RoomId, RoomKey};
 use crate::metrics::{Recovery, SentType};
 use crate::protocol::{self, Ack, ErrorCode, Gap, Mark, Refusal};
@@ -68,6 +68,17 @@ impl CatchUps {
     pub(super) fn forget(&mut self, key: ClientKey) {
         if !self.clients.is_empty() {
             self.clients.remove(&key);
+        }
+    }
+
+    /// A client is out of a room: it gets nothing more of it, also if it comes in again.
+    pub(super) fn leave(&mut self, key: ClientKey, room: RoomKey) {
+        if self.clients.is_empty() {
+            return;
+        }
+        // One that has nothing left goes when it is its turn, since it may be among those that are ready.
+        if let Some(reader) = self.clients.get_mut(&key) {
+            reader.rooms.retain(|catch_up| catch_up.room != room);
         }
     }
 
@@ -183,12 +194,7 @@ impl Core {
 
     pub(super) fn permit_entry(&self, key: ClientKey, room: NameRef<'_>) -> Result<(), Refusal> {
         let session = &self.clients[key].session;
-        let may = |access, is_named: Option<bool>| match access {
-            Access::Everyone => true,
-            Access::Token => is_named == Some(true),
-            Access::Nobody => false,
-        };
-        if may(self.options_of(room).join, session.token_allows(room)) {
+        if self.options_of(room).join.allows(|| session.token_allows(room)) {
             return Ok(());
         }
         let content = "`room_id` names a room that may not be entered without a token that names it";
@@ -254,7 +260,8 @@ impl Core {
         let membership = client.memberships.iter().find(|membership| membership.room == room)?;
         let index = membership.index;
         let hub = &self.rooms.get(room)?.hub;
-        let passage = hub.read(behind, PASSAGE_BYTES.min(self.options.outbound_bytes / 4));
+        let bytes = PASSAGE_BYTES.min(self.options.outbound_bytes / 4);
+        let passage = hub.read(behind, Portion { messages: usize::MAX, bytes });
         if let Some((from, to)) = passage.missing {
             let reason = "history";
             let name = hub.id().expect("only the room of everyone has no name").as_ref();

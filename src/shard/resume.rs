@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use crate::auth::SessionPlace;
 use crate::http::Endpoint;
 use crate::hub::Start;
-use crate::id::{ClientKey, NAME_BYTES_MAX, NameRef, RoomId, ShardIndex, UserId};
+use crate::id::{ClientKey, NameRef, RoomId, ShardIndex, UserId};
 use crate::inbox::{Command, Departing};
 use crate::metrics::{CloseReason, Resumption, SentType};
 use crate::protocol::{self, Ack, ErrorCode, Mark, OwnedMark, Refusal, Rejoin, Rejoined};
@@ -38,6 +38,9 @@ impl Default for SessionOptions {
     }
 }
 
+/// How long another shard is waited for, which answers at its next turn unless it fails.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Sessions without a connection, and connections that wait to hear of theirs.
 #[derive(Debug, Default)]
 pub(super) struct Lobby {
@@ -57,7 +60,20 @@ struct Departed {
 impl Departed {
     fn bytes(&self) -> usize {
         // Names may be shared with the room's own, or be all that is left of them.
-        size_of::<Self>() + 64 + self.rooms.len() * (size_of::<RoomId>() + NAME_BYTES_MAX / 4)
+        let names = self.rooms.iter().map(|room| size_of::<RoomId>() + text_bytes(room.as_ref()));
+        size_of::<Self>() + ENTRY_BYTES + text_bytes(self.user.as_ref()) + names.sum::<usize>()
+    }
+}
+
+/// What a session takes in the map and in the list besides.
+const ENTRY_BYTES: usize = 64;
+
+/// What a name takes on the heap.
+fn text_bytes(name: NameRef<'_>) -> usize {
+    match name {
+        NameRef::Number(_) => 0,
+        // With the counts of a shared text.
+        NameRef::Text(text) => text.len() + 16,
     }
 }
 
@@ -66,10 +82,13 @@ impl Departed {
 struct Arriving {
     mark: Option<OwnedMark>,
     rooms: Vec<(RoomId, Option<Start>)>,
+    /// When the answer of the other shard is not waited for any more, in ticks.
+    until: u32,
 }
 
 impl Lobby {
     /// What the departed take, in bytes.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -83,12 +102,31 @@ impl Lobby {
         {
             self.take(oldest);
         }
+        // Those that went on leave their place in the list behind.
+        if self.order.len() > 64 + 2 * self.departed.len() {
+            self.order.retain(|(_, key)| self.departed.contains_key(key));
+        }
     }
 
     fn take(&mut self, key: ClientKey) -> Option<Departed> {
         let departed = self.departed.remove(&key)?;
         self.bytes -= departed.bytes();
         Some(departed)
+    }
+
+    /// Takes a user out of a room also where the connection has broken off.
+    pub(super) fn unsubscribe(&mut self, room: &RoomId, user: &UserId) {
+        for departed in self.departed.values_mut().filter(|departed| departed.user == *user) {
+            let before = departed.bytes();
+            departed.rooms.retain(|other| other != room);
+            self.bytes -= before - departed.bytes();
+        }
+    }
+
+    /// Who has waited for too long at tick `now` to hear of its session.
+    pub(super) fn overdue(&self, now: u32) -> Vec<ClientKey> {
+        let overdue = self.arriving.iter().filter(|(_, arriving)| arriving.until <= now);
+        overdue.map(|(key, _)| *key).collect()
     }
 
     /// Forgets those whose time is over at tick `now`.
@@ -110,8 +148,7 @@ impl Core {
             return;
         }
         let departed = Departed { user: client.session.user().clone(), rooms: self.rooms_of(key) };
-        let until = self.now().saturating_add(tick_at_or_after(self.options.sessions.keep));
-        self.lobby.keep(key, departed, until, self.options.sessions.bytes / self.hub.shards());
+        self.keep(key, departed);
     }
 
     fn rooms_of(&self, key: ClientKey) -> Vec<RoomId> {
@@ -137,8 +174,9 @@ impl Core {
             return self.refuse(mark, ErrorCode::RateLimited, text, replies);
         }
         let listed = |rejoin: &Rejoin<'_>| (RoomId::from(rejoin.room), rejoin.recover.map(lookups::start));
+        let until = self.now().saturating_add(tick_at_or_after(PATIENCE));
         let arriving =
-            Arriving { mark: mark.map(OwnedMark::from), rooms: rooms.iter().map(listed).collect() };
+            Arriving { mark: mark.map(OwnedMark::from), rooms: rooms.iter().map(listed).collect(), until };
         self.lobby.arriving.insert(key, arriving);
         let own = SessionPlace { shard: self.index, client: key };
         match self.verifier.sessions().read(session).filter(|place| *place != own) {
@@ -154,7 +192,23 @@ impl Core {
     pub(super) fn hand_over(&mut self, session: &Departing, to: (ShardIndex, ClientKey)) {
         let (shard, client) = to;
         let rooms = self.depart(session);
-        self.hub.command(shard, Command::Arrive { client, rooms });
+        self.hub.command(shard, Command::Arrive { client, user: session.user.clone(), rooms });
+    }
+
+    /// Another shard tells of a session that a client here wants to go on with. When that has ended meanwhile, its own session
+    /// is what remains of the other.
+    pub(super) fn arrive(&mut self, key: ClientKey, user: UserId, rooms: Option<Vec<RoomId>>) {
+        if self.lobby.arriving.contains_key(&key) {
+            self.restore(key, rooms);
+        } else if let Some(rooms) = rooms.filter(|_| !self.options.sessions.keep.is_zero()) {
+            self.keep(key, Departed { user, rooms });
+        }
+    }
+
+    fn keep(&mut self, key: ClientKey, departed: Departed) {
+        let SessionOptions { keep, bytes } = self.options.sessions;
+        let until = self.now().saturating_add(tick_at_or_after(keep));
+        self.lobby.keep(key, departed, until, bytes / self.hub.shards());
     }
 
     fn depart(&mut self, session: &Departing) -> Option<Vec<RoomId>> {
@@ -175,10 +229,7 @@ impl Core {
 
     /// Makes a client a member of all rooms that it asked for, and of those of its session, if that is known.
     pub(super) fn restore(&mut self, key: ClientKey, session: Option<Vec<RoomId>>) {
-        let Some(Arriving { mark, mut rooms }) = self.lobby.arriving.remove(&key) else { return };
-        if !self.clients.get(key).is_some_and(super::client::Client::is_open) {
-            return;
-        }
+        let Some(Arriving { mark, mut rooms, .. }) = self.lobby.arriving.remove(&key) else { return };
         let resumed = session.is_some();
         self.counts.resumes.add(if resumed { Resumption::Known } else { Resumption::Unknown }, 1);
         for room in session.into_iter().flatten() {

@@ -146,6 +146,8 @@ pub(super) struct Core {
 pub(super) struct LocalRoom {
     pub(super) room: Room,
     pub(super) hub: Arc<hub::Room>,
+    /// Whether it is known who is in the room, which does not change in its life.
+    keeps_presence: bool,
     /// In the queue of rooms with something to deliver.
     pub(super) queued: bool,
     /// The greatest age that a batch lately had when all had been given it, in nanoseconds.
@@ -157,8 +159,10 @@ pub(super) struct LocalRoom {
 impl LocalRoom {
     fn new(hub: Arc<hub::Room>, batch_bytes: usize, place: usize) -> Self {
         let place = u32::try_from(place).expect("there are fewer rooms than that");
-        let room = Room::new(batch_bytes, hub.options().overflow);
-        Self { room, hub, queued: false, age: Cooling::default(), place }
+        let options = hub.options();
+        let room = Room::new(batch_bytes, options.overflow);
+        let keeps_presence = options.presence.is_kept();
+        Self { room, hub, keeps_presence, queued: false, age: Cooling::default(), place }
     }
 }
 
@@ -302,9 +306,9 @@ impl Core {
         let index = self.rooms[room].room.join(Member { client: key, after: offset, flags, slot });
         client.memberships.push(Membership { room, index });
         self.counts.memberships += usize::from(room != self.everyone);
-        let shared = &self.rooms[room].hub;
-        if shared.options().presence.is_kept() {
-            self.hub.arrive(shared, self.clients[key].session.user(), self.index);
+        let local = &self.rooms[room];
+        if local.keeps_presence {
+            self.hub.arrive(&local.hub, self.clients[key].session.user(), self.index);
         }
         self.tap_joined(key, room);
     }
@@ -343,9 +347,10 @@ impl Core {
         }
         self.tap_left(key, room);
         self.forget_parked(key, room);
+        self.catch_ups.leave(key, room);
         self.counts.memberships -= usize::from(room != self.everyone);
         let local = &mut self.rooms[room];
-        if local.hub.options().presence.is_kept() {
+        if local.keeps_presence {
             self.hub.depart(&local.hub, self.clients[key].session.user(), self.index, !is_open);
         }
         let left = local.room.leave(membership.index);
@@ -396,7 +401,7 @@ impl Core {
             Command::Publish { room, publication } => self.publish_locally(room, &publication),
             Command::PublishBut { room, publication, except } => {
                 let exclude = self.exclude(room, except);
-                self.publish_locally(room, &Publication { exclude, ..publication });
+                self.publish_locally(room, &Publication { exclude, ..*publication });
             }
             Command::Unsubscribe { room, whom, answer } => {
                 let _ = answer.send(self.unsubscribe(&room, &whom));
@@ -421,7 +426,7 @@ impl Core {
                 let _ = answer.send(self.close_all(&whom, &why));
             }
             Command::Depart { session, to } => self.hand_over(&session, to),
-            Command::Arrive { client, rooms } => self.restore(client, rooms),
+            Command::Arrive { client, user, rooms } => self.arrive(client, user, rooms),
             Command::Drain { window } => self.start_drain(window),
             Command::AbortDrain => self.abort_drain(),
             Command::Accept { .. } | Command::Ask(_) | Command::Stop => {

@@ -14,6 +14,9 @@ impl Core {
     ///
     /// All members of the room are looked at.
     pub(super) fn unsubscribe(&mut self, room: &RoomId, whom: &Whom) -> usize {
+        if let Whom::User(user) = whom {
+            self.lobby.unsubscribe(room, user);
+        }
         let Some(key) = self.names.get(room).copied() else { return 0 };
         let members = self.rooms[key].room.members().iter().map(|member| member.client);
         let meant: Vec<_> = members.filter(|client| self.clients[*client].is(whom)).collect();

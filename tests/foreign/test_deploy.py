@@ -125,6 +125,17 @@ class Configurations(unittest.IsolatedAsyncioTestCase):
                 self.assertEqual(refused.exception.response.status_code, 401)
 
 
+    def test_the_gateway_accepts_what_they_have_commented_out(self):
+        for file in ("fanfare.toml", "kubernetes/fanfare.toml"):
+            text = re.sub(r"(?m)^# (?=\[\[|\w+ = )", "", (DEPLOY / file).read_text())
+            with self.subTest(file), tempfile.NamedTemporaryFile("w", suffix=".toml") as whole:
+                whole.write(text)
+                whole.flush()
+                self.assertEqual({"rooms", "api"} - tomllib.loads(text).keys(), set())
+                checked = run(BINARY, "check", "--config", whole.name, AUTH__SECRET=SECRET)
+                self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+
+
 class Kubernetes(unittest.TestCase):
     FOLDER = DEPLOY / "kubernetes"
 

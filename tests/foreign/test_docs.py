@@ -150,11 +150,13 @@ class Likeness:
 
 
 class Conversations(unittest.IsolatedAsyncioTestCase):
+    ROOMS = '[{ match = "demo.*", history = true, presence = true }, { match = "*", history = true, presence = "list" }]'
+
     async def test_the_gateway_says_what_the_conversations_say_and_nothing_else(self):
         conversations = blocks(DOCS / "protocol.md", "text")
         self.assertGreaterEqual(len(conversations), 3)
         for _, text in conversations:
-            with self.subTest(text.splitlines()[2]), Gateway() as gateway:
+            with self.subTest(text.splitlines()[2]), Gateway(ROOMS=self.ROOMS) as gateway:
                 await self.play(gateway, text)
 
     async def play(self, gateway, text):

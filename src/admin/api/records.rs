@@ -4,7 +4,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::ser::SerializeSeq as _;
 
-use crate::hub::{HistoryPage, Start};
+use crate::hub::{HistoryPage, Portion, Start};
 use crate::id::{RoomId, UserId, write_decimal, write_json_string};
 use crate::inspect::LIST_MAX;
 use crate::ws::PreparedMessage;
@@ -33,11 +33,7 @@ pub(in super::super) fn presence(
     }
     let room_id = query::room("room", segment)?;
     let (limit, after) = (query.number("limit", 100, 1..=LIST_MAX)?, query.user("after")?);
-    let page = match state.hub.existing(&room_id) {
-        Some(room) => room.present(after.as_ref(), limit),
-        None => state.hub.rules_of(&room_id).presence.is_kept().then(Default::default),
-    };
-    let Some(page) = page else {
+    let Some(page) = state.hub.present(&room_id, after.as_ref(), limit) else {
         let message =
             format!("it is not known who is in the room {room_id}: set `presence` for it in `[[rooms]]`");
         return Err(Refusal::not_found(message));
@@ -85,7 +81,8 @@ pub(in super::super) fn history(
             return Err(Refusal::bad_request(message.to_owned()));
         }
     };
-    let Some(page) = state.hub.look_back(&room_id, start, limit, ANSWER_BYTES) else {
+    let Some(page) = state.hub.look_back(&room_id, start, Portion { messages: limit, bytes: ANSWER_BYTES })
+    else {
         let message = format!("the room {room_id} keeps no history: set `history` for it in `[[rooms]]`");
         return Err(Refusal::not_found(message));
     };

@@ -163,23 +163,29 @@ impl Verb {
     }
 }
 
-/// Registers the metrics of every kind of request and answer that there can be.
+/// Registers the metrics of every kind of request and answer that there can be; but of the API only what goes well, since it has
+/// so many ways to say no that they would be most of a scrape.
 pub(super) fn register(metrics: &AdminMetrics) {
     for route in ROUTES {
         for method in route.method.methods() {
             route
                 .codes()
                 .into_iter()
+                .filter(|code| !is_api(route.path) || *code < 400)
                 .for_each(|code| metrics.register(route.path, method_label(method), code));
         }
         let allowed = allowed(route.path);
-        for method in METHODS.iter().filter(|method| !allowed.contains(method)) {
+        for method in METHODS.iter().filter(|method| !allowed.contains(method) && !is_api(route.path)) {
             metrics.register(route.path, method, StatusCode::METHOD_NOT_ALLOWED.as_u16());
         }
     }
     for method in METHODS {
         metrics.register(OTHER_ROUTE, method, StatusCode::NOT_FOUND.as_u16());
     }
+}
+
+fn is_api(path: &str) -> bool {
+    path.starts_with("/api/")
 }
 
 /// Answers a request, and counts it.

@@ -1,5 +1,6 @@
 //! How a room begins and ends: shards that come and go, users that are told of, and what is kept without members.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::{Room, Sequencer, StreamPosition, Target};
@@ -7,6 +8,10 @@ use crate::history::{Budget, History};
 use crate::hub::RoomOptions;
 use crate::id::{RoomKey, ShardIndex, UserId};
 use crate::presence::{Look, Page};
+use crate::ws::PreparedMessage;
+
+/// A history that is not in a room any more.
+type Kept = Option<Box<History<PreparedMessage>>>;
 
 /// A shard has come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +30,19 @@ pub(in crate::hub) struct Evicted {
     pub(in crate::hub) is_over: bool,
 }
 
+/// What a look at a room finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::hub) enum RoomLook {
+    /// It is to be told that the room has members.
+    Occupied,
+    /// It is to be told that it has none.
+    Vacated,
+    /// To be looked at again at this time, in nanoseconds.
+    Later(u64),
+    /// Nothing has to be told.
+    Settled,
+}
+
 impl Room {
     /// Lets a shard with its first member in.
     ///
@@ -36,6 +54,9 @@ impl Room {
         }
         debug_assert!(sequencer.targets.iter().all(|target| target.shard != shard), "a shard enters once");
         let is_first = sequencer.targets.is_empty();
+        if let Some(history) = sequencer.history.as_mut().filter(|_| is_first) {
+            history.set_alone(false);
+        }
         sequencer.targets.push(Target { shard, key, pending_bytes: 0 });
         Some(Entered { position: self.position_of(&sequencer), is_first })
     }
@@ -51,7 +72,11 @@ impl Room {
             return Some(Evicted::default());
         }
         sequencer.quiet_since = now;
-        Some(Evicted { is_last: true, is_over: self.end_unless_kept(&mut sequencer, budget, now) })
+        let (is_over, history) = self.end_unless_kept(&mut sequencer, budget, now);
+        // Freeing much takes a while, for which nobody should wait.
+        drop(sequencer);
+        drop(history);
+        Some(Evicted { is_last: true, is_over })
     }
 
     /// Drops what is too old, and ends a room that nobody is in and that is kept for nothing; true when it ended just here.
@@ -60,15 +85,25 @@ impl Room {
         if let Some(history) = &mut sequencer.history {
             history.drop_aged(now);
         }
-        !sequencer.closed && sequencer.targets.is_empty() && self.end_unless_kept(&mut sequencer, budget, now)
+        if sequencer.closed || !sequencer.targets.is_empty() {
+            return false;
+        }
+        let (is_over, history) = self.end_unless_kept(&mut sequencer, budget, now);
+        drop(sequencer);
+        drop(history);
+        is_over
     }
 
-    fn end_unless_kept(&self, sequencer: &mut Sequencer, budget: &Budget, now: u64) -> bool {
+    /// Whether a room without members is over, and then its history.
+    fn end_unless_kept(&self, sequencer: &mut Sequencer, budget: &Budget, now: u64) -> (bool, Kept) {
         sequencer.closed = self.id.is_some() && !sequencer.is_kept(budget, now);
         if sequencer.closed {
-            sequencer.history = None;
+            return (true, sequencer.history.take());
         }
-        sequencer.closed
+        if let Some(history) = &mut sequencer.history {
+            history.set_alone(true);
+        }
+        (false, None)
     }
 
     /// Since when the room has been quiet, and what its history takes, if it has any of it.
@@ -80,9 +115,8 @@ impl Room {
 
     /// Forgets what was said.
     pub(in crate::hub) fn forget_history(&self) {
-        if let Some(history) = &mut self.lock().history {
-            history.clear();
-        }
+        let forgotten = self.lock().history.as_mut().map(|history| history.clear());
+        drop(forgotten);
     }
 
     /// Is run by these options from here on, but for what slow members are owed and for presence, which stay as they were when
@@ -92,14 +126,20 @@ impl Room {
         let RoomOptions { overflow, presence, .. } = self.options();
         let options = RoomOptions { overflow, presence, ..options };
         let (offset, is_closed) = (sequencer.offset, sequencer.closed);
+        let is_alone = sequencer.targets.is_empty();
+        let mut freed = None;
         match (&mut sequencer.history, options.history) {
             (Some(history), Some(limits)) => history.set_limits(limits),
             (kept @ None, Some(limits)) if !is_closed => {
-                *kept = Some(Box::new(History::new(offset, limits, budget.clone())));
+                let mut history = Box::new(History::new(offset, limits, budget.clone()));
+                history.set_alone(is_alone);
+                *kept = Some(history);
             }
-            (kept, _) => *kept = None,
+            (kept, _) => freed = kept.take(),
         }
-        *self.options.write().unwrap_or_else(std::sync::PoisonError::into_inner) = options;
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = options;
+        drop(sequencer);
+        drop(freed);
     }
 
     /// A connection of a user is in the room from `now` on. The time to look at the user, if the others are to be told.
@@ -131,13 +171,32 @@ impl Room {
         }
     }
 
-    /// What is to be told of whether the room has members, if that has changed; it counts as told.
-    pub(in crate::hub) fn look_at_members(&self) -> Option<bool> {
+    /// Asks for a look at whether the room has members at `at`; false when one comes earlier anyway.
+    pub(in crate::hub) fn call_for_look(&self, at: u64) -> bool {
         let mut sequencer = self.lock();
+        let is_earlier = sequencer.looked_at.is_none_or(|other| at < other);
+        if is_earlier {
+            sequencer.looked_at = Some(at);
+        }
+        is_earlier
+    }
+
+    /// What is to be told at `now` of whether the room has members, if that has changed; it counts as told. That it has none is
+    /// told when that has been so for long enough.
+    pub(in crate::hub) fn look_at_members(&self, now: u64, damping: u64) -> RoomLook {
+        let mut sequencer = self.lock();
+        sequencer.looked_at = None;
         let has_members = !sequencer.targets.is_empty();
-        let has_changed = sequencer.is_told_of != has_members;
+        if sequencer.is_told_of == has_members {
+            return RoomLook::Settled;
+        }
+        let vacated_until = sequencer.quiet_since.saturating_add(damping);
+        if !has_members && vacated_until > now {
+            sequencer.looked_at = Some(vacated_until);
+            return RoomLook::Later(vacated_until);
+        }
         sequencer.is_told_of = has_members;
-        has_changed.then_some(has_members)
+        if has_members { RoomLook::Occupied } else { RoomLook::Vacated }
     }
 
     /// Some of those who are in the room; `None` where that is not kept.

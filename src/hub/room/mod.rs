@@ -16,8 +16,8 @@ use crate::inbox::Outlet;
 use crate::presence::Presence;
 use crate::ws::PreparedMessage;
 
-pub(super) use life::Entered;
-pub use reading::{HistoryPage, Passage, Start};
+pub(super) use life::{Entered, RoomLook};
+pub use reading::{HistoryPage, Passage, Portion, Start};
 pub use said::{Excluded, Said, Text};
 
 /// One life of a room, as the shards with members share it: from its first member to its last, and beyond that for as long as
@@ -58,15 +58,22 @@ pub struct Served {
 pub struct Busy;
 
 impl Room {
-    /// A room that begins at `now` nanoseconds; what it keeps is counted in `budget`.
+    /// A room that begins at `now` nanoseconds; what it keeps is counted in `budget`. Whether anybody `tells` of users that come
+    /// and go, if it is known who is there.
     pub(super) fn new(
         id: Option<RoomId>,
         epoch: u64,
         options: RoomOptions,
-        (budget, now): (&Budget, u64),
+        (budget, tells, now): (&Budget, bool, u64),
     ) -> Self {
-        let history = options.history.map(|limits| Box::new(History::new(0, limits, budget.clone())));
-        let presence = options.presence.is_kept().then(Box::default);
+        let history = options.history.map(|limits| {
+            let mut history = Box::new(History::new(0, limits, budget.clone()));
+            // Until the first shard comes in.
+            history.set_alone(true);
+            history
+        });
+        let presence = options.presence.is_kept();
+        let presence = presence.then(|| Box::new(Presence::new(tells)));
         let sequencer = Sequencer { history, presence, quiet_since: now, ..Sequencer::default() };
         Self { id, epoch, options: RwLock::new(options), sequencer: Mutex::new(sequencer) }
     }
@@ -205,6 +212,8 @@ struct Sequencer {
     history: Option<Box<History<PreparedMessage>>>,
     /// Whether somebody was told that the room has members, and not since that it has none.
     is_told_of: bool,
+    /// When somebody is going to look whether it has, in nanoseconds; none when nobody is.
+    looked_at: Option<u64>,
     /// Who is here, where that is kept.
     presence: Option<Box<Presence>>,
 }

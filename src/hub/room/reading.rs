@@ -1,6 +1,6 @@
 //! What was said in a room, for those who come back and those who look back.
 
-use super::{Room, StreamPosition};
+use super::{Room, Sequencer, StreamPosition};
 use crate::ws::PreparedMessage;
 
 /// Where somebody begins to read.
@@ -36,63 +36,77 @@ pub struct HistoryPage {
     pub is_complete: bool,
 }
 
+/// How much is read at once: so many messages, and so many bytes of frames, but one message in any case that there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portion {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
 impl Room {
     /// Where the room stands, and the offset behind which a reader who begins there is given everything, if that can be done.
     pub fn begin_reading(&self, start: Start) -> (StreamPosition, Option<u64>) {
         let sequencer = self.lock();
-        let position = self.position_of(&sequencer);
-        let history = sequencer.history.as_ref();
-        let after = match start {
-            Start::Last(count) => Some(history.map_or(position.offset, |history| history.before_last(count))),
-            Start::Behind(epoch, _) if epoch != Some(self.epoch) => None,
+        (self.position_of(&sequencer), sequencer.begin(start, self.epoch))
+    }
+
+    /// Reads on behind `after`.
+    pub fn read(&self, after: u64, most: Portion) -> Passage {
+        self.lock().read(after, most)
+    }
+
+    /// Looks back; `None` without a history.
+    ///
+    /// Behind a position the oldest come first, and else the last. Behind one that is not of this life of the room, or is not
+    /// reached any more, all that is kept counts as behind it, and the page is not complete.
+    pub fn look_back(&self, start: Start, most: Portion) -> Option<HistoryPage> {
+        let sequencer = self.lock();
+        sequencer.history.as_ref()?;
+        let start = match start {
+            Start::Last(count) => Start::Last(count.min(most.messages)),
+            Start::Behind(..) => start,
+        };
+        let after = sequencer.begin(start, self.epoch);
+        let passage = sequencer.read(after.unwrap_or(0), most);
+        let is_complete = after.is_some() && passage.missing.is_none();
+        Some(HistoryPage { position: self.position_of(&sequencer), messages: passage.messages, is_complete })
+    }
+}
+
+impl Sequencer {
+    fn begin(&self, start: Start, epoch: u64) -> Option<u64> {
+        let history = self.history.as_ref();
+        match start {
+            Start::Last(count) => Some(history.map_or(self.offset, |history| history.before_last(count))),
+            Start::Behind(of, _) if of != Some(epoch) => None,
             // Who missed nothing can be told so without a history.
-            Start::Behind(_, offset) if offset == position.offset => Some(offset),
+            Start::Behind(_, offset) if offset == self.offset => Some(offset),
             Start::Behind(_, offset) => {
                 history.is_some_and(|history| history.reaches(offset)).then_some(offset)
             }
-        };
-        (position, after)
+        }
     }
 
-    /// Reads on behind `after`: at most `bytes_max` bytes of frames, but at least one message when there is one.
-    pub fn read(&self, after: u64, bytes_max: usize) -> Passage {
-        let sequencer = self.lock();
-        let Some(history) = sequencer.history.as_ref() else {
-            let last = sequencer.offset;
-            let missing = (after < last).then_some((after + 1, last));
-            return Passage { until: last, missing, is_end: true, ..Passage::default() };
+    fn read(&self, after: u64, most: Portion) -> Passage {
+        let Some(history) = self.history.as_ref() else {
+            let missing = (after < self.offset).then_some((after + 1, self.offset));
+            return Passage { until: self.offset, missing, is_end: true, ..Passage::default() };
         };
         let begin = after.max(history.first().saturating_sub(1));
         let mut passage = Passage { until: begin, ..Passage::default() };
         passage.missing = (begin > after).then_some((after + 1, begin));
         let mut bytes = 0;
-        for (offset, message) in history.after(begin) {
+        for (offset, message) in history.after(begin).take(most.messages) {
             bytes += message.frame().len();
-            if bytes > bytes_max && !passage.messages.is_empty() {
+            if bytes > most.bytes && !passage.messages.is_empty() {
                 break;
             }
             passage.messages.push(message.clone());
             passage.until = offset;
         }
-        passage.is_end = passage.until == sequencer.offset;
+        passage.is_end = passage.until == self.offset;
         passage
-    }
-
-    /// Looks back: at most `limit` messages, and `bytes_max` bytes of them but at least one; `None` without a history.
-    ///
-    /// Behind a position the oldest come first, and else the last. Behind one that is not of this life of the room, or is not
-    /// reached any more, all that is kept counts as behind it, and the page is not complete.
-    pub fn look_back(&self, start: Start, limit: usize, bytes_max: usize) -> Option<HistoryPage> {
-        self.lock().history.as_ref()?;
-        let (position, after) = match start {
-            Start::Last(count) => self.begin_reading(Start::Last(count.min(limit))),
-            Start::Behind(..) => self.begin_reading(start),
-        };
-        let is_complete = after.is_some();
-        let passage = self.read(after.unwrap_or(0), bytes_max);
-        let is_complete = is_complete && passage.missing.is_none();
-        let mut messages = passage.messages;
-        messages.truncate(limit);
-        Some(HistoryPage { position, messages, is_complete })
     }
 }

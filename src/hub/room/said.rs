@@ -74,7 +74,9 @@ impl Placed {
         let publication =
             Publication { offset, message: self.message.clone(), key: self.key.clone(), exclude, origin };
         match excluded {
-            Some(Excluded::Id(except)) => Command::PublishBut { room, publication, except },
+            Some(Excluded::Id(except)) => {
+                Command::PublishBut { room, publication: Box::new(publication), except }
+            }
             Some(Excluded::Key(_)) | None => Command::Publish { room, publication },
         }
     }

@@ -159,7 +159,7 @@ fn is_over_when_the_last_shard_left() {
 #[test]
 fn the_room_without_a_name_is_never_over() {
     let (outlets, inboxes) = shards(1, Limits::default());
-    let room = Room::new(None, 77, RoomOptions::default(), (&budget(), 0));
+    let room = Room::new(None, 77, RoomOptions::default(), (&budget(), false, 0));
     room.enter(ShardIndex(0), key(1)).unwrap();
 
     assert_eq!(room.evict(ShardIndex(0), &budget(), 0), Some(Evicted { is_last: true, is_over: false }));
@@ -178,7 +178,7 @@ fn served(bytes: usize) -> Served {
 }
 
 fn room() -> Room {
-    Room::new(Some(RoomId::parse("lobby").unwrap()), 77, RoomOptions::default(), (&budget(), 0))
+    Room::new(Some(RoomId::parse("lobby").unwrap()), 77, RoomOptions::default(), (&budget(), false, 0))
 }
 
 fn said(payload_bytes: usize) -> Said {

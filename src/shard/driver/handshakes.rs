@@ -43,11 +43,15 @@ const CROWD: usize = 16;
 /// What is looked at of a request for that, in bytes.
 const PEEKED_BYTES: usize = 512;
 
-/// Connections whose handshake has not begun. Clients that come back go before others: they were served until a moment ago.
+/// Of so many that are let in one is a newcomer, as long as there are any, so that nobody who keeps coming back keeps others out.
+const RETURNING_OF: u8 = 4;
+
+/// Connections whose handshake has not begun. Clients that come back go before most others: they were served until a moment ago.
 #[derive(Default)]
 pub(super) struct Newcomers {
     returning: VecDeque<Waiting>,
     others: VecDeque<Waiting>,
+    turn: u8,
 }
 
 impl Newcomers {
@@ -62,7 +66,10 @@ impl Newcomers {
     }
 
     fn pop(&mut self) -> Option<Waiting> {
-        self.returning.pop_front().or_else(|| self.others.pop_front())
+        self.turn = (self.turn + 1) % RETURNING_OF;
+        let Self { returning, others, turn } = self;
+        let (first, second) = if *turn == 0 { (others, returning) } else { (returning, others) };
+        first.pop_front().or_else(|| second.pop_front())
     }
 }
 

@@ -61,6 +61,56 @@ fn nothing_of_the_old_comes_when_some_of_it_is_gone_or_was_never_there() {
 }
 
 #[test]
+fn who_leaves_while_it_catches_up_and_joins_again_hears_nothing_twice() {
+    let mut room = Chat::new(history::Limits::default());
+    let (ann, ben) = (room.join("ann"), room.enter("ben"));
+    room.publish(ann, 5);
+    let join =
+        format!(r#"{{"type":"join","room_id":"chat","recover":{{"epoch":"{}","offset":2}}}}"#, room.epoch);
+    let leave = r#"{"type":"leave","room_id":"chat"}"#;
+    for text in [&*join, leave, &*join, leave, r#"{"type":"join","room_id":"chat"}"#] {
+        room.line.say(ben, text);
+    }
+    room.publish(ann, 2);
+    assert_eq!(offsets(&room.heard(ben)), [6, 7]);
+    room.line.say(ben, leave);
+    room.line.say(ben, &join);
+    room.publish(ann, 1);
+    assert_eq!(offsets(&room.heard(ben)), [6, 7, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn a_history_that_is_taken_away_is_told_of_and_one_that_comes_back_has_no_hole() {
+    let mut room =
+        Chat::new(history::Limits { messages: 5000, bytes: 16 << 20, ..history::Limits::default() });
+    let ann = room.join("ann");
+    room.publish(ann, 2000);
+    let ben = room.enter_slowly("ben");
+    let recover = format!(r#""recover":{{"epoch":"{}","offset":0}}"#, room.epoch);
+    room.line.say(ben, &format!(r#"{{"type":"join","room_id":"chat",{recover}}}"#));
+    room.line.turn();
+    let hub = Arc::clone(&room.line.world.hub);
+    let rules = |options| Rules(Arc::new([Rule { pattern: "chat".to_owned(), options }]));
+
+    hub.set_rules(rules(RoomOptions::default()));
+    room.publish(ann, 3);
+    hub.set_rules(rules(Chat::options(history::Limits::default())));
+    room.publish(ann, 3);
+    for _ in 0..20 {
+        room.line.allow(ben, 50_000);
+        room.line.turn();
+    }
+
+    let heard = room.heard(ben);
+    let gap = heard.iter().find(|message| message["type"] == "gap").unwrap();
+    assert_eq!((&gap["reason"], gap["to_offset"].as_u64().unwrap()), (&Value::from("history"), 2003));
+    let first_missing = gap["from_offset"].as_u64().unwrap();
+    assert_eq!(offsets(&heard), (1..first_missing).chain(2004..=2006).collect::<Vec<_>>());
+    let cat = room.come_back("cat", 2003);
+    assert_eq!(offsets(&room.heard(cat)), [2004, 2005, 2006]);
+}
+
+#[test]
 fn the_last_few_come_to_who_asks_for_them_and_joining_again_brings_nothing() {
     let mut room = Chat::new(history::Limits::default());
     let ann = room.join("ann");
@@ -168,6 +218,24 @@ fn who_is_there_is_told_to_members_and_to_those_who_may_join() {
 }
 
 #[test]
+fn after_a_panic_nobody_of_the_shard_is_there_and_what_was_said_is() {
+    let [mut one, mut other] = Chat::pair(Chat::options(history::Limits::default()));
+    let (ann, ben) = (one.join("ann"), other.join("ben"));
+    one.publish(ann, 3);
+    let cat = one.enter_slowly("cat");
+    let recover = format!(r#""recover":{{"epoch":"{}","offset":0}}"#, one.epoch);
+    one.line.say(cat, &format!(r#"{{"type":"join","room_id":"chat",{recover}}}"#));
+
+    one.line.world.shard.restart();
+    one.line.turn();
+
+    let answer = other.line.world.replies(ben, r#"{"type":"presence","room_id":"chat"}"#);
+    assert!(answer.contains(r#""users":1,"connections":1,"members":[{"user":"ben""#), "{answer}");
+    let ann = one.come_back("ann", 1);
+    assert_eq!(offsets(&one.heard(ann)), [2, 3]);
+}
+
+#[test]
 fn rooms_with_made_up_names_take_nothing_from_what_is_kept() {
     let options = hub::Options {
         history_bytes: 64 << 10,
@@ -212,7 +280,7 @@ proptest! {
     /// any number of bytes, while others go on talking.
     #[test]
     fn over_all_its_connections_a_reader_hears_each_message_once_and_in_order(
-        steps in prop::collection::vec((0..6_u8, 0..2_usize, 0..4000_usize), 1..80),
+        steps in prop::collection::vec((0..8_u8, 0..2_usize, 0..4000_usize), 1..80),
         is_compressed: bool,
         overflow in prop::sample::select(vec![OnOverflow::Disconnect, OnOverflow::DropOldest]),
     ) {
@@ -259,6 +327,14 @@ proptest! {
                     rooms[shard].line.allow(key, bytes);
                 },
                 3 => rooms[shard].line.turn(),
+                4 => if let Some((shard, key)) = reader {
+                    // Out and in again in one breath, with what it can know to have: nothing may come twice.
+                    rooms[shard].line.allow(key, usize::MAX / 8);
+                    rooms[shard].line.say(key, r#"{"type":"leave","room_id":"chat","id":2}"#);
+                    let known = rooms[shard].known(key).unwrap_or(position);
+                    let recover = format!(r#""recover":{{"epoch":"{}","offset":{known}}}"#, rooms[shard].epoch);
+                    rooms[shard].line.say(key, &format!(r#"{{"type":"join","room_id":"chat","id":1,{recover}}}"#));
+                },
                 _ => {
                     published += 1;
                     rooms[shard].say(writers[shard]);
@@ -364,6 +440,15 @@ impl Chat {
             self.say(from);
             self.line.turn();
         }
+    }
+
+    /// The last offset that a client has heard of, by a message or a gap.
+    fn known(&self, client: ClientKey) -> Option<u64> {
+        self.heard(client).iter().rev().find_map(|message| match message["type"].as_str() {
+            Some("message") => message["offset"].as_u64(),
+            Some("gap") => message["to_offset"].as_u64(),
+            _ => None,
+        })
     }
 
     /// All messages that a client has read to their end.
