@@ -493,6 +493,7 @@ fn only_warns_of_rules_for_rooms_that_are_hardly_meant() {
     assert!(found[1].contains("rule 1 (`a`): `read` is \"token\""), "{found:?}");
     assert_eq!(warnings(&format!("auth.mode = \"jwt\"\n{guarded}")), [""; 0]);
 
+    assert_eq!(warnings("history.bytes = \"1KiB\""), [""; 0], "of what nobody has written");
     let large = "history.bytes = \"1MiB\"\n[[rooms]]\nmatch = \"a\"\nhistory = { bytes = \"2MiB\" }\n\
                  [[rooms]]\nmatch = \"b\"\nhistory = { bytes = \"1MiB\" }\n";
     let found = warnings(large);
