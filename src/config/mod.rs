@@ -332,7 +332,7 @@ impl Config {
             "api.keys" => self.admin.keys != other.admin.keys,
             _ => (setting.print)(self) != (setting.print)(other),
         };
-        table::SETTINGS.iter().filter(is_other).map(|setting| setting.key).collect()
+        table::settings().filter(is_other).map(|setting| setting.key).collect()
     }
 
     /// Sets what follows from other settings.

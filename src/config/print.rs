@@ -1,6 +1,6 @@
 //! The configuration as TOML: what is in force, and the commented default file.
 
-use super::table::{SETTINGS, Setting};
+use super::table::{Setting, settings};
 use super::{Config, Loaded};
 
 impl Loaded {
@@ -35,7 +35,7 @@ pub fn default_file() -> String {
 fn sections(line: impl Fn(&Setting) -> String) -> String {
     let mut text = String::new();
     let mut current = "";
-    for setting in SETTINGS {
+    for setting in settings() {
         let section = setting.key.split_once('.').map_or("", |(section, _)| section);
         if section != current {
             current = section;

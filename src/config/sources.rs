@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use strsim::normalized_damerau_levenshtein;
 use toml::de::{DeTable, DeValue};
 
-use super::table::{SETTINGS, Setting, find, is_of_later_version};
+use super::table::{Setting, find, is_of_later_version, settings};
 use super::value::Value;
 use super::{Mistake, Origin};
 
@@ -147,15 +147,14 @@ fn unaliased(key: &str) -> &str {
 }
 
 fn is_section(key: &str) -> bool {
-    SETTINGS.iter().any(|setting| section(setting.key) == Some(key))
+    settings().any(|setting| section(setting.key) == Some(key))
 }
 
 fn unknown(key: &str, spell: fn(&str) -> String) -> String {
     if is_of_later_version(key) {
         return "not available in this version".to_owned();
     }
-    let first =
-        || SETTINGS.iter().find(|setting| section(setting.key) == Some(key)).map(|setting| setting.key);
+    let first = || settings().find(|setting| section(setting.key) == Some(key)).map(|setting| setting.key);
     if let Some(first) = first().filter(|_| !OF_ROOMS.iter().any(|(section, _)| *section == key)) {
         return format!("is a section; give the keys in it, such as `{}`", spell(first));
     }
@@ -203,7 +202,7 @@ fn most_alike(
     likeness: impl Fn(&'static str) -> f64,
     is_asked: impl Fn(&'static str) -> bool,
 ) -> Option<&'static str> {
-    let keys = SETTINGS.iter().map(|setting| setting.key).filter(|key| is_asked(key));
+    let keys = settings().map(|setting| setting.key).filter(|key| is_asked(key));
     let alike = keys.map(|key| (key, likeness(key))).filter(|(_, likeness)| *likeness >= LIKENESS_MIN);
     alike.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(key, _)| key)
 }
