@@ -163,6 +163,22 @@ class Keys(unittest.TestCase):
             self.assertIn("api.keys", "".join(gateway.log))
             self.assertNotIn(READER, "".join(gateway.log))
 
+    def test_lines_under_way_end_when_their_key_is_taken_away(self):
+        with Gateway("--config", self.config) as gateway:
+            lines = Lines(gateway, Authorization=f"Bearer {PUBLISHER}")
+            self.addCleanup(lines.close)
+            said = {"room_id": 1, "content": "x"}
+            lines.send(said)
+            self.assertEqual(lines.answer(), {})
+            with open(self.config, "w", encoding="utf-8") as file:
+                file.write(KEYS.replace(PUBLISHER, "new-" + PUBLISHER))
+            gateway.signal(signal.SIGHUP)
+            old = {"Authorization": f"Bearer {PUBLISHER}"}
+            poll("the new key", lambda: call(gateway, "POST", "/api/v1/publish", said, **old)[0] == 401)
+            lines.send(said, said)
+            self.assertEqual(lines.answer()["error"], "unauthorized")
+            self.assertIsNone(lines.answer(), "it ends")
+
     def test_what_sighup_changes_is_told_with_what_it_does_not(self):
         rooms = '[[rooms]]\nmatch = "a"\n'
         path = configured(self, rooms + KEYS)
@@ -181,6 +197,9 @@ class Keys(unittest.TestCase):
                 changed = rooms.replace('"a"', '"c*"') + KEYS
                 log = log_after(changed, "was read again; `overflow` and `presence` hold for rooms that begin from now on")
                 self.assertNotIn("wins", log)
+                self.assertNotIn("never used", log)
+                log = log_after(rooms.replace('"a"', '"*"') + changed, "was read again; `overflow`")
+                poll("a warning", lambda: "rule 2 (`c*`): is never used" in "".join(gateway.log))
                 log = log_after(f'{hooks}"{"a" * 32}"\n{changed}', "need a restart")
                 self.assertIn("webhooks.secret", log)
                 self.assertNotIn("a" * 32, log)
