@@ -278,7 +278,7 @@ class Reloads(TlsTest):
     def test_sighup_without_tls_ends_nothing(self):
         with Gateway() as gateway:
             gateway.signal(signal.SIGHUP)
-            poll("the line", lambda: any("nothing is read again" in line for line in gateway.log))
+            poll("the line", lambda: any("the configuration was read again" in line for line in gateway.log))
             gateway.scrape()
 
 
