@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -102,6 +104,13 @@ impl Refusal {
     /// No such thing, as all shards say.
     pub(super) fn not_found(message: String) -> Self {
         Self::of(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// There are only these methods at this path.
+    pub(super) fn method_not_allowed(allowed: String) -> Self {
+        let message = format!("use one of {allowed} here");
+        let header = Some(Box::new((ALLOW, allowed)));
+        Self { header, ..Self::of(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message) }
     }
 
     /// One of these shards may have it, but did not say so in time.

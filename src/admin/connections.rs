@@ -46,8 +46,7 @@ pub(super) async fn locate(state: &State, user: &UserId, id: ClientId) -> Result
     let which = |_, answer| Question::Connections { which: Which::Keys(keys.clone()), answer };
     let answers = ask(state, std::iter::once(shard.0), which).await;
     if !answers.missing.is_empty() {
-        let message = format!("the shard that may have connection {id} did not answer");
-        return Err(Refusal::unavailable(message, answers.missing));
+        return Err(silent(id, answers.missing));
     }
     let found = answers.said.into_iter().flatten().find(|connection| connection.client_id == id);
     Ok(found.map(|connection| Address { shard, client: connection.key }))
@@ -95,24 +94,27 @@ pub(super) async fn one(state: &State, id: &str) -> Result<Response<Body>, Refus
     Ok(list(&Answer { connection }))
 }
 
-/// Asks all shards for a connection, whose number does not say where it is.
+/// Asks for a connection the shard that its number names.
 ///
 /// # Errors
 ///
-/// A [`Refusal`] when no shard has it, or none of those that answered.
+/// A [`Refusal`] when the shard does not have it, or does not answer.
 pub(super) async fn find(state: &State, id: ClientId) -> Result<Connection, Refusal> {
-    let which = |answer| Question::Connections { which: Which::Client(id), answer };
-    let answers = ask_all(state, which).await;
+    let shard = id.shard(state.shards.len());
+    let which = |_, answer| Question::Connections { which: Which::Client(id), answer };
+    let answers = ask(state, std::iter::once(shard.0), which).await;
     match answers.said.into_iter().flatten().next() {
         Some(connection) => Ok(connection),
         None if answers.missing.is_empty() => {
             Err(Refusal::not_found(format!("no open connection has the number {id}")))
         }
-        None => {
-            let message = format!("no shard that answered has a connection with the number {id}");
-            Err(Refusal::unavailable(message, answers.missing))
-        }
+        None => Err(silent(id, answers.missing)),
     }
+}
+
+/// Nothing is known of the connection with this number.
+fn silent(id: ClientId, missing: Vec<u16>) -> Refusal {
+    Refusal::unavailable(format!("the shard that may have connection {id} did not answer"), missing)
 }
 
 /// `/debug/closed?k=100`: those that ended last.

@@ -109,6 +109,11 @@ impl KeyRing {
     pub(super) fn keys(&self) -> ApiKeys {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Whether somebody who was let in may still do what the scope allows.
+    pub(super) fn check_again(&self, caller: Caller, scope: Scope) -> Result<(), Denied> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).check_again(caller, scope)
+    }
 }
 
 /// Who asks: a part of the hash of its key, or nobody in particular. It is the same whatever other keys there are.
@@ -149,6 +154,17 @@ impl ApiKeys {
             return Err(Denied::Forbidden(scope));
         }
         Ok(self.0[place].caller())
+    }
+
+    fn check_again(&self, caller: Caller, scope: Scope) -> Result<(), Denied> {
+        if !self.is_required() {
+            return Ok(());
+        }
+        if caller == Caller::default() {
+            return Err(Denied::Missing);
+        }
+        let key = self.0.iter().find(|key| key.caller() == caller).ok_or(Denied::Unknown)?;
+        if key.scopes.contains(&scope) { Ok(()) } else { Err(Denied::Forbidden(scope)) }
     }
 }
 

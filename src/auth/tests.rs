@@ -80,6 +80,15 @@ fn accepts_its_own_token_with_user_rooms_and_expiry() {
 }
 
 #[test]
+fn its_own_token_has_the_name_that_it_is_given() {
+    let options = with_secret();
+    let verify = |token: String| verifier(options.clone()).verify(&token, NOW).unwrap().token_id;
+
+    assert_eq!(verify(options.issue_named(&grant(), "a1", NOW).unwrap()).as_deref(), Some("a1"));
+    assert_eq!(verify(options.issue(&grant(), NOW).unwrap()), None);
+}
+
+#[test]
 fn accepts_its_own_token_where_issuer_and_audience_are_required() {
     let options =
         Options { issuer: Some("us".into()), audience: vec!["chat".into(), "news".into()], ..with_secret() };

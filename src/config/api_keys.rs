@@ -3,42 +3,31 @@
 use crate::admin::{ApiKey, ApiKeys, KEY_BYTES_MIN, Scope};
 
 use super::Choice;
-use super::rooms;
+use super::tables::{self, Faults, Kind};
 use super::value::{Value, choice, list, quoted, text};
 
 /// What a table has.
 const KEYS: [&str; 3] = ["name", "key", "scopes"];
 
-const WANTED: &str = "must be tables in the file, such as [[api.keys]] with `name`, `key` and `scopes`";
-const INLINE: &str =
-    "must be a TOML array of tables, such as [{ name = \"backend\", key = \"...\", scopes = [\"publish\"] }]";
+const KIND: Kind = Kind {
+    noun: "key",
+    known_by: "name",
+    wanted: "must be tables in the file, such as [[api.keys]] with `name`, `key` and `scopes`",
+    inline: "must be a TOML array of tables, such as [{ name = \"backend\", key = \"...\", scopes = [\"publish\"] }]",
+};
 
 impl Choice for Scope {
     const WORDS: &'static [(&'static str, Self)] =
         &[("publish", Self::Publish), ("read", Self::Read), ("manage", Self::Manage)];
 }
 
-/// Reads all keys; the error names each that is wrong by its place in the list, and repeats no secret.
-pub(super) fn parse(value: &Value) -> Result<ApiKeys, String> {
-    let tables = match value {
-        Value::Plain(text) => return parse(&rooms::inline(text).ok_or(INLINE)?),
-        Value::Tables(tables) => tables,
-        Value::List(none) if none.is_empty() => return Ok(ApiKeys::default()),
-        _ => return Err(WANTED.to_owned()),
-    };
-    let (mut keys, mut mistakes) = (Vec::new(), Vec::new());
-    for (number, table) in (1..).zip(tables) {
-        match api_key(table) {
-            Ok(key) => {
-                mistakes.extend(twin_of(&key, &keys).map(|reason| format!("key {number}: {reason}")));
-                keys.push(key);
-            }
-            Err(reasons) => {
-                mistakes.extend(reasons.into_iter().map(|reason| format!("key {number}: {reason}")));
-            }
-        }
-    }
-    if mistakes.is_empty() { Ok(ApiKeys(keys.into())) } else { Err(mistakes.join("; ")) }
+/// Reads all keys; no reason repeats a secret.
+pub(super) fn parse(value: &Value) -> Result<ApiKeys, Faults> {
+    let keys = tables::read(value, &KIND, |entries, others| {
+        let key = api_key(entries)?;
+        twin_of(&key, others).map_or(Ok(key), |reason| Err(vec![reason]))
+    });
+    keys.map(|keys| ApiKeys(keys.into()))
 }
 
 pub(super) fn print(keys: &ApiKeys) -> String {
@@ -70,8 +59,7 @@ fn api_key(table: &[(String, Value)]) -> Result<ApiKey, Vec<String>> {
             "key" => parse_secret(value).map(|text| secret = Some(text)),
             "scopes" => parse_scopes(value).map(|read| scopes = Some(read)),
             _ => {
-                let known = KEYS.map(|key| format!("`{key}`")).join(", ");
-                mistakes.push(format!("unknown key `{key}`; known are {known}"));
+                mistakes.push(tables::unknown(key, &KEYS));
                 continue;
             }
         };
@@ -125,7 +113,9 @@ mod tests {
         "{ name = \"a\", key = \"0123456789-0123456789-0123456789a\", scopes = [\"publish\"] }";
 
     fn read(text: &str) -> Result<ApiKeys, String> {
-        parse(&Value::Plain(text.to_owned()))
+        let told =
+            |faults: Faults| faults.0.into_iter().map(|fault| fault.reason).collect::<Vec<_>>().join("; ");
+        parse(&Value::Plain(text.to_owned())).map_err(told)
     }
 
     #[test]
@@ -149,36 +139,36 @@ mod tests {
             ("{ }", "key 2: `name` is missing; key 2: `key` is missing; key 2: `scopes` is missing"),
             (
                 "{ name = \"b\", key = \"secret\", scopes = [\"read\"] }",
-                "key 2: `key`: has 6 bytes: at least 32",
+                "key 2 (`b`): `key`: has 6 bytes: at least 32",
             ),
-            ("{ name = \"b\", key = 5, scopes = [\"read\"] }", "key 2: `key`: must be text"),
+            ("{ name = \"b\", key = 5, scopes = [\"read\"] }", "key 2 (`b`): `key`: must be text"),
             (
                 "{ name = \"b\", key = \"0123456789 secret 6789-0123456789\", scopes = [\"read\"] }",
-                "key 2: `key`: must be visible ASCII without spaces",
+                "key 2 (`b`): `key`: must be visible ASCII without spaces",
             ),
             (
                 "{ name = \"b\", key = \"0123456789-secret-6789-0123456789\", scopes = [\"write\"] }",
-                "key 2: `scopes`: expected \"publish\" or \"read\" or \"manage\", got `write`",
+                "key 2 (`b`): `scopes`: expected \"publish\" or \"read\" or \"manage\", got `write`",
             ),
             (
                 "{ name = \"b\", key = \"0123456789-secret-6789-0123456789\", scopes = [] }",
-                "key 2: `scopes`: is empty",
+                "key 2 (`b`): `scopes`: is empty",
             ),
             (
                 "{ name = \"b\", key = \"0123456789-secret-6789-0123456789\", scopes = [\"read\", \"read\"] }",
-                "key 2: `scopes`: has \"read\" twice",
+                "key 2 (`b`): `scopes`: has \"read\" twice",
             ),
             (
                 "{ name = \"b\", key = \"0123456789-secret-6789-0123456789\", scope = [\"read\"], scopes = [\"read\"] }",
-                "key 2: unknown key `scope`; known are `name`, `key`, `scopes`",
+                "key 2 (`b`): unknown key `scope`; known are `name`, `key`, `scopes`",
             ),
             (
                 "{ name = \"a\", key = \"0123456789-secret-6789-0123456789\", scopes = [\"read\"] }",
-                "key 2: `name`: there is another key called `a`",
+                "key 2 (`a`): `name`: there is another key called `a`",
             ),
             (
                 "{ name = \"b\", key = \"0123456789-0123456789-0123456789a\", scopes = [\"read\"] }",
-                "key 2: `key`: is that of `a` as well",
+                "key 2 (`b`): `key`: is that of `a` as well",
             ),
         ] {
             let told = read(&format!("[{FIRST}, {key}]")).unwrap_err();

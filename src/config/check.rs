@@ -145,14 +145,20 @@ pub(super) fn warnings(config: &Config) -> Vec<Complaint> {
     found.extend(of_proxies(&config.admission.proxies));
     found.extend(hooks::warnings(&config.webhooks));
     if !is_loopback(config.admin_listen.ip()) {
-        found.push((
-            "admin_listen",
-            "is not a loopback address, and operators are not asked who they are: whoever reaches it can read the \
-             names of users and what they say; let it be a private address, or behind a firewall"
-                .to_owned(),
-        ));
+        found.push(("admin_listen", exposed(config).to_owned()));
     }
     found
+}
+
+/// What others may do with a listener for operators that is not on this machine only.
+fn exposed(config: &Config) -> &'static str {
+    if config.admin.keys.0.is_empty() {
+        return "is not a loopback address, and without `api.keys` nobody is asked who it is: whoever reaches it can \
+                read the names of users and what they say, publish in anybody's name, close connections and revoke \
+                tokens; give `api.keys`, and let it be a private address, or behind a firewall";
+    }
+    "is not a loopback address, and operators are not asked who they are, since only /api/v1 needs a key: whoever \
+     reaches it can read the names of users and what they say; let it be a private address, or behind a firewall"
 }
 
 /// What is hardly meant with the proxies that are believed.

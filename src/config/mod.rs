@@ -10,6 +10,7 @@ mod print;
 mod rooms;
 mod sources;
 mod table;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -30,6 +31,7 @@ use crate::{admin, admission, http, hub, jwks, listener, memory, shard, transpor
 
 pub use print::default_file;
 pub use sources::{Flag, Sources};
+use tables::{Fault, Faults};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -138,6 +140,8 @@ pub struct Loaded {
     pub config: Config,
     /// What works but is hardly meant.
     pub warnings: Vec<Mistake>,
+    /// What the file says to no effect, since the environment or a flag says otherwise.
+    pub overridden: Vec<Mistake>,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -147,6 +151,16 @@ enum Origin {
     File { path: PathBuf, line: usize },
     Environment(String),
     Flag(&'static str),
+}
+
+impl Origin {
+    /// The same place, on this line where it is known.
+    fn at(&self, line: Option<usize>) -> Self {
+        match (self, line) {
+            (Self::File { path, .. }, Some(line)) => Self::File { path: path.clone(), line },
+            _ => self.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -222,6 +236,9 @@ pub enum TokenError {
     /// Not a name.
     #[error("the user {0}")]
     User(NameError),
+    /// No name for the token.
+    #[error("the system has no random numbers to give")]
+    Random,
     /// Nothing to sign with.
     #[error(transparent)]
     Issue(auth::IssueError),
@@ -237,15 +254,21 @@ impl Config {
         let mut mistakes = Vec::new();
         let mut config = Self::default();
         let mut origins = BTreeMap::new();
+        let mut overridden = Vec::new();
         for given in sources::collect(sources, &mut mistakes) {
-            if let Err(reason) = (given.setting.parse)(&mut config, &given.value) {
-                mistakes.push(Mistake {
-                    place: Some(given.origin.clone()),
+            if let Err(Faults(faults)) = (given.setting.parse)(&mut config, &given.value) {
+                mistakes.extend(faults.into_iter().map(|Fault { line, reason }| Mistake {
+                    place: Some(given.origin.at(line)),
                     key: Some(given.setting.key.to_owned()),
                     reason,
-                });
+                }));
             }
-            origins.insert(given.setting.key, given.origin);
+            let key = given.setting.key;
+            let winner = given.origin.clone();
+            if let Some(place @ Origin::File { .. }) = origins.insert(key, given.origin) {
+                let reason = format!("has no effect, since {winner} is given and wins");
+                overridden.push(Mistake { place: Some(place), key: Some(key.to_owned()), reason });
+            }
         }
         config.derive(&origins);
         let at = |(key, reason): check::Complaint| {
@@ -277,14 +300,15 @@ impl Config {
             return Err(Mistakes(mistakes));
         }
         let warnings = check::warnings(&config).into_iter().map(at).collect();
-        Ok(Loaded { config, warnings, origins })
+        Ok(Loaded { config, warnings, overridden, origins })
     }
 
-    /// Signs a token for this user that a gateway with this configuration accepts; `now` is in Unix seconds.
+    /// Signs a token for this user that a gateway with this configuration accepts. It has a name (`jti`) by which it can be
+    /// revoked, from the system's random source; `now` is in Unix seconds.
     ///
     /// # Errors
     ///
-    /// [`TokenError`] for a name that no user can have, and without a secret to sign with.
+    /// [`TokenError`] for a name that no user can have, and without a secret to sign with or random numbers.
     pub fn issue_token(
         &self,
         user: &str,
@@ -292,14 +316,19 @@ impl Config {
         now: u64,
     ) -> Result<String, TokenError> {
         let user = UserId::parse(user).map_err(TokenError::User)?;
-        self.auth.issue(&grant(user), now).map_err(TokenError::Issue)
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| TokenError::Random)?;
+        let id = format!("{:032x}", u128::from_be_bytes(id));
+        self.auth.issue_named(&grant(user), &id, now).map_err(TokenError::Issue)
     }
 
-    /// The keys whose values are others than in `other`; a secret counts as the same as another, but not that of an API key.
+    /// The keys whose values are others than in `other`; of secrets as well, although they are printed alike.
     pub fn changed_from(&self, other: &Self) -> Vec<&'static str> {
-        let is_other = |setting: &&table::Setting| {
-            (setting.print)(self) != (setting.print)(other)
-                || (setting.key == "api.keys" && self.admin.keys != other.admin.keys)
+        let is_other = |setting: &&table::Setting| match setting.key {
+            "auth.secret" => self.auth.secret != other.auth.secret,
+            "webhooks.secret" => self.webhooks.secret != other.webhooks.secret,
+            "api.keys" => self.admin.keys != other.admin.keys,
+            _ => (setting.print)(self) != (setting.print)(other),
         };
         table::SETTINGS.iter().filter(is_other).map(|setting| setting.key).collect()
     }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use toml::de::DeTable;
-
 use crate::history;
 use crate::hub::{Access, PresenceMode, RoomOptions, Rule, Rules};
 
+use super::tables::{self, Faults, Kind};
 use super::value::{Value, choice, count, duration, quoted, size, text};
 
 /// What a table has at most.
@@ -29,27 +28,16 @@ pub(super) fn for_development() -> Rules {
     Rules([demo, rule("*", None, PresenceMode::List)].into())
 }
 
-const INLINE: &str =
-    "must be a TOML array of tables, such as [{ match = \"chat.*\", overflow = \"latest\" }]";
+const KIND: Kind = Kind {
+    noun: "rule",
+    known_by: "match",
+    wanted: "must be tables in the file, such as [[rooms]] with `match = \"chat.*\"`",
+    inline: "must be a TOML array of tables, such as [{ match = \"chat.*\", overflow = \"latest\" }]",
+};
 
-/// Reads all rules; the error names each that is wrong by its place in the list.
-pub(super) fn parse(value: &Value) -> Result<Rules, String> {
-    let tables = match value {
-        Value::Plain(text) => return parse(&inline(text).ok_or(INLINE)?),
-        Value::Tables(tables) => tables,
-        Value::List(none) if none.is_empty() => return Ok(Rules::default()),
-        _ => return Err("must be tables in the file, such as [[rooms]] with `match = \"chat.*\"`".to_owned()),
-    };
-    let (mut rules, mut mistakes) = (Vec::new(), Vec::new());
-    for (number, table) in (1..).zip(tables) {
-        match rule(table) {
-            Ok(rule) => rules.push(rule),
-            Err(reasons) => {
-                mistakes.extend(reasons.into_iter().map(|reason| format!("rule {number}: {reason}")));
-            }
-        }
-    }
-    if mistakes.is_empty() { Ok(Rules(rules.into())) } else { Err(mistakes.join("; ")) }
+/// Reads all rules.
+pub(super) fn parse(value: &Value) -> Result<Rules, Faults> {
+    tables::read(value, &KIND, |entries, _| rule(entries)).map(|rules| Rules(rules.into()))
 }
 
 pub(super) fn print(rules: &Rules) -> String {
@@ -85,13 +73,6 @@ fn table(fields: &[(&str, Option<String>)]) -> String {
     format!("{{ {} }}", fields.join(", "))
 }
 
-/// Tables that are written in the environment as they would be in a file.
-pub(super) fn inline(text: &str) -> Option<Value> {
-    let line = format!("tables = {text}");
-    let table = DeTable::parse(&line).ok()?;
-    table.get_ref().get("tables").map(|value| Value::from_toml(value.get_ref()))
-}
-
 fn rule(table: &[(String, Value)]) -> Result<Rule, Vec<String>> {
     let mut mistakes = Vec::new();
     let (mut pattern, mut options) = (None, RoomOptions::default());
@@ -99,13 +80,21 @@ fn rule(table: &[(String, Value)]) -> Result<Rule, Vec<String>> {
         let read = match key.as_str() {
             "match" => text::parse(value).map(|text| pattern = text),
             "overflow" => choice::parse(value).map(|overflow| options.overflow = overflow),
-            "history" => history(value).map(|history| options.history = history),
+            "history" => {
+                match history(value) {
+                    Ok(history) => options.history = history,
+                    Err(reasons) => {
+                        mistakes.extend(reasons.into_iter().map(|reason| format!("`history`: {reason}")));
+                    }
+                }
+                continue;
+            }
             "presence" => presence(value).map(|presence| options.presence = presence),
             "join" => choice::parse(value).map(|access| options.join = access),
             "publish" => choice::parse(value).map(|access| options.publish = access),
             "read" => choice::parse(value).map(|access| options.read = access),
             _ => {
-                mistakes.push(unknown(key, &KEYS));
+                mistakes.push(tables::unknown(key, &KEYS));
                 continue;
             }
         };
@@ -120,15 +109,14 @@ fn rule(table: &[(String, Value)]) -> Result<Rule, Vec<String>> {
     }
 }
 
-fn history(value: &Value) -> Result<Option<history::Limits>, String> {
+fn history(value: &Value) -> Result<Option<history::Limits>, Vec<String>> {
     let table = match value {
         Value::Bool(false) => return Ok(None),
         Value::Bool(true) => return Ok(Some(history::Limits::default())),
         Value::Table(table) => table,
         _ => {
-            return Err(
-                "expected a table such as { messages = 1000, age = \"10m\", bytes = \"1MiB\" }".to_owned()
-            );
+            let wanted = "expected a table such as { messages = 1000, age = \"10m\", bytes = \"1MiB\" }";
+            return Err(vec![wanted.to_owned()]);
         }
     };
     let mut limits = history::Limits::default();
@@ -139,7 +127,7 @@ fn history(value: &Value) -> Result<Option<history::Limits>, String> {
             "age" => duration::parse(value).map(|age| limits.age = age),
             "bytes" => size::parse(value).map(|bytes| limits.bytes = bytes),
             _ => {
-                mistakes.push(unknown(key, &HISTORY_KEYS));
+                mistakes.push(tables::unknown(key, &HISTORY_KEYS));
                 continue;
             }
         };
@@ -148,7 +136,7 @@ fn history(value: &Value) -> Result<Option<history::Limits>, String> {
     if limits.age < AGE_MIN {
         mistakes.push("`age`: is less than 1s".to_owned());
     }
-    if mistakes.is_empty() { Ok(Some(limits)) } else { Err(mistakes.join("; ")) }
+    if mistakes.is_empty() { Ok(Some(limits)) } else { Err(mistakes) }
 }
 
 /// Yes and no stand for all or nothing.
@@ -158,9 +146,4 @@ fn presence(value: &Value) -> Result<PresenceMode, String> {
         Value::Bool(false) => Ok(PresenceMode::Off),
         other => choice::parse(other),
     }
-}
-
-fn unknown(key: &str, known: &[&str]) -> String {
-    let known = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-    format!("unknown key `{key}`; known are {known}")
 }

@@ -101,10 +101,8 @@ fn read_variable(name: String, value: String, given: &mut Vec<Given>, mistakes: 
 }
 
 fn read_file(path: &Path, text: &str, given: &mut Vec<Given>, mistakes: &mut Vec<Mistake>) {
-    let place = |offset: usize| {
-        let line = 1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
-        Origin::File { path: path.to_owned(), line }
-    };
+    let line = |offset: usize| 1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
+    let place = |offset: usize| Origin::File { path: path.to_owned(), line: line(offset) };
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let offset = error.span().map_or(0, |span| span.start);
@@ -112,7 +110,7 @@ fn read_file(path: &Path, text: &str, given: &mut Vec<Given>, mistakes: &mut Vec
         mistakes.push(Mistake { place: Some(place(offset)), key: None, reason });
     }
     let mut leaves = Vec::new();
-    flatten("", table.get_ref(), &mut leaves);
+    flatten("", table.get_ref(), &|offset| Some(line(offset)), &mut leaves);
     leaves.sort_by_key(|(_, offset, _)| *offset);
     for (key, offset, value) in leaves {
         if let Some(setting) = find(unaliased(&key)) {
@@ -125,14 +123,19 @@ fn read_file(path: &Path, text: &str, given: &mut Vec<Given>, mistakes: &mut Vec
 }
 
 /// Lists what is no table by its dotted key; an empty table counts when its name is not that of a section.
-fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, Value)>) {
+fn flatten(
+    prefix: &str,
+    table: &DeTable<'_>,
+    line: &dyn Fn(usize) -> Option<usize>,
+    leaves: &mut Vec<(String, usize, Value)>,
+) {
     for (name, value) in table {
         let key = format!("{prefix}{}", name.get_ref());
         match value.get_ref() {
             DeValue::Table(inner) if is_section(&key) || !inner.is_empty() => {
-                flatten(&format!("{key}."), inner, leaves);
+                flatten(&format!("{key}."), inner, line, leaves);
             }
-            other => leaves.push((key, name.span().start, Value::from_toml(other))),
+            other => leaves.push((key, name.span().start, Value::from_toml(other, line))),
         }
     }
 }

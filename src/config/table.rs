@@ -5,6 +5,7 @@ use crate::id::NodeId;
 use crate::jwks;
 
 use super::hooks::{events, secret, url};
+use super::tables::Faults;
 use super::value::{
     Value, address, byte_rate, choice, count, duration, flag, leeway, list, most, networks, one_or_list,
     path, quoted, rate, size, text, window,
@@ -19,8 +20,8 @@ pub(super) struct Setting {
     pub doc: &'static str,
     /// Shown in the default file, commented out, where the default is nothing or is found at start.
     pub example: Option<&'static str>,
-    /// Reads a value into the configuration; the error is a reason without the key.
-    pub parse: fn(&mut Config, &Value) -> Result<(), String>,
+    /// Reads a value into the configuration; the reasons are without the key.
+    pub parse: fn(&mut Config, &Value) -> Result<(), Faults>,
     /// Writes the value as TOML; `None`: not set.
     pub print: fn(&Config) -> Option<String>,
 }
@@ -75,7 +76,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         example: None,
         parse: |config, value| {
             config.http.origins = list::parse(value)?;
-            config.http.origins.iter().try_for_each(|origin| check::origin(origin))
+            Ok(config.http.origins.iter().try_for_each(|origin| check::origin(origin))?)
         },
         print: |config| list::print(&config.http.origins),
     },
@@ -117,7 +118,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         example: None,
         parse: |config, value| {
             config.log.level = text::parse(value)?.unwrap_or_default();
-            check::log_level(&config.log.level)
+            Ok(check::log_level(&config.log.level)?)
         },
         print: |config| Some(quoted(&config.log.level)),
     },
@@ -502,7 +503,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         example: None,
         parse: |_, value| match text::parse(value)?.unwrap_or_default().as_str() {
             "memory" => Ok(()),
-            other => Err(format!("`{other}` is not available in this version; only \"memory\" is")),
+            other => Err(format!("`{other}` is not available in this version; only \"memory\" is").into()),
         },
         print: |_| Some(quoted("memory")),
     },

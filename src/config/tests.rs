@@ -246,17 +246,13 @@ fn refuses_settings_that_do_not_fit_each_other() {
         ("[[rooms]]\noverflow = \"latest\"", "rule 1: `match` is missing"),
         (
             "[[rooms]]\nmatch = \"*\"\n[[rooms]]\nmatch = \"a\"\noverflow = \"lates\"",
-            "rule 2: `overflow`: expected",
+            "rule 2 (`a`): `overflow`: expected",
         ),
         (
-            "[[rooms]]\nmatch = 5\nhist = 1",
-            "rule 1: unknown key `hist`; known are `match`, `overflow`, `history`,",
+            "[[rooms]]\nmatch = \"a\"\nhist = 1",
+            "rule 1 (`a`): unknown key `hist`; known are `match`, `overflow`, `history`,",
         ),
-        ("[[rooms]]\nmatch = \"a\"\nhistory = 5", "rule 1: `history`: expected a table"),
-        (
-            "[[rooms]]\nmatch = \"a\"\nhistory = { messages = 0, age = \"1ms\", many = 1 }",
-            "`history`: unknown key `many`; known are `messages`, `age`, `bytes`; `messages`: expected",
-        ),
+        ("[[rooms]]\nmatch = \"a\"\nhistory = 5", "rule 1 (`a`): `history`: expected a table"),
         (
             "[[rooms]]\nmatch = \"a\"\npresence = \"on\"",
             "`presence`: expected \"off\" or \"list\" or \"events\"",
@@ -270,6 +266,51 @@ fn refuses_settings_that_do_not_fit_each_other() {
         let lines = mistakes(file, &[], &[]);
         assert!(lines.len() == 1 && lines[0].contains(part), "{file}: {lines:?}");
     }
+}
+
+#[test]
+fn mistakes_in_lists_of_tables_are_a_line_each_with_that_of_their_table() {
+    let file = r#"echo = true
+[[rooms]]
+match = "chat.*"
+history = { messages = 0, age = "1ms", many = 1 }
+
+[[rooms]]
+match = 5
+hist = 1
+[[rooms]]
+match = "sound"
+
+[[api.keys]]
+name = "backend"
+key = "short"
+scopes = ["write"]
+[[api.keys]]
+"#;
+    let expected = [
+        "2: rooms: rule 1 (`chat.*`): `history`: `messages`: expected a number of at least 1, got 0",
+        "2: rooms: rule 1 (`chat.*`): `history`: unknown key `many`; known are `messages`, `age`, `bytes`",
+        "2: rooms: rule 1 (`chat.*`): `history`: `age`: is less than 1s",
+        "6: rooms: rule 2: `match`: expected text, got 5",
+        "6: rooms: rule 2: unknown key `hist`; known are",
+        "12: api.keys: key 1 (`backend`): `key`: has 5 bytes",
+        "12: api.keys: key 1 (`backend`): `scopes`: expected",
+        "16: api.keys: key 2: `name` is missing",
+        "16: api.keys: key 2: `key` is missing",
+        "16: api.keys: key 2: `scopes` is missing",
+    ];
+    let lines = mistakes(file, &[], &[]);
+
+    for part in expected {
+        assert!(lines.iter().any(|line| line.contains(&format!("conf.toml:{part}"))), "{part}: {lines:#?}");
+    }
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    let inline = "\nrooms = [\n    { match = \"a\" },\n    { match = \"b\", join = 1 },\n]";
+    let lines = mistakes(inline, &[], &[]);
+    assert!(lines.len() == 1 && lines[0].contains("conf.toml:4: rooms: rule 2 (`b`): `join`: "), "{lines:?}");
+    let lines = mistakes("", &[("FANFARE_ROOMS", "[{ join = 1, read = 1, match = \"a\" }]")], &[]);
+    let place = "FANFARE_ROOMS: rooms: rule 1 (`a`): `";
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with(place)), "{lines:?}");
 }
 
 #[test]
@@ -372,6 +413,20 @@ fn only_warns_of_operators_from_elsewhere() {
         assert!(warnings.len() == 1, "{address}: {warnings:?}");
         assert!(warnings[0].starts_with("--admin-listen: admin_listen: is not a loopback"), "{warnings:?}");
     }
+    let keys = "[{ name = \"a\", key = \"0123456789-0123456789-0123456789\", scopes = [\"read\"] }]";
+    let warned = |environment: &[(&str, &str)]| {
+        let loaded = load("", environment, &[("--admin-listen", "admin_listen", "0.0.0.0:9090")]).unwrap();
+        loaded.warnings[0].to_string()
+    };
+    let (open, guarded) = (warned(&[]), warned(&[("FANFARE_API__KEYS", keys)]));
+    for part in ["publish in anybody's name", "close connections", "revoke tokens", "give `api.keys`"] {
+        assert!(open.contains(part), "{open}");
+        assert!(!guarded.contains(part), "{guarded}");
+    }
+    assert!(
+        guarded.contains("read the names of users") && guarded.contains("/api/v1 needs a key"),
+        "{guarded}"
+    );
     for address in ["127.0.0.1:9090", "[::1]:9090", "localhost:9090"] {
         let loaded = load("", &[], &[("--admin-listen", "admin_listen", address)]).unwrap();
         assert_eq!(loaded.warnings, [], "{address}");
@@ -464,6 +519,68 @@ fn shows_what_is_in_force_with_origins_and_without_secrets() {
     assert!(text.contains("secret = \"********\"  # FANFARE_AUTH__SECRET"), "{text}");
     assert!(text.parse::<toml::Table>().is_ok(), "{text}");
     assert!(!text.contains(secret.1));
+}
+
+#[test]
+fn names_every_key_that_has_changed_also_where_nothing_of_it_is_shown() {
+    let file = |auth: &str, hooks: &str, key: &str, scope: &str| {
+        let text = format!(
+            "auth.secret = \"{auth}-0123456789-0123456789-0123456789\"\n\
+             [webhooks]\nsecret = \"{hooks}-0123456789-0123456789-0123456789\"\n\
+             [[api.keys]]\nname = \"a\"\nkey = \"{key}-0123456789-0123456789-0123456789\"\nscopes = [\"{scope}\"]\n"
+        );
+        load(&text, &[], &[]).unwrap().config
+    };
+    let one = file("a", "b", "c", "read");
+
+    assert_eq!(one.changed_from(&file("a", "b", "c", "read")), [""; 0]);
+    assert_eq!(file("x", "b", "c", "read").changed_from(&one), ["auth.secret"]);
+    assert_eq!(file("a", "x", "c", "read").changed_from(&one), ["webhooks.secret"]);
+    assert_eq!(file("a", "b", "x", "read").changed_from(&one), ["api.keys"]);
+    assert_eq!(file("a", "b", "c", "manage").changed_from(&one), ["api.keys"]);
+    assert_eq!(one.changed_from(&Config::default()), ["auth.secret", "webhooks.secret", "api.keys"]);
+    // Whatever is masked is compared by what is behind the mask.
+    let masked =
+        SETTINGS.iter().filter(|setting| (setting.print)(&one).is_some_and(|text| text.contains("***")));
+    let masked: Vec<_> = masked.map(|setting| setting.key).collect();
+    assert_eq!(masked, ["auth.secret", "webhooks.secret", "api.keys"]);
+}
+
+#[test]
+fn tells_what_of_the_file_something_else_wins_over() {
+    let file = "shards = 3\necho = true\n[[rooms]]\nmatch = \"a\"\n";
+    let environment = [("FANFARE_ROOMS", "[{ match = \"b\" }]"), ("FANFARE_LOG__LEVEL", "debug")];
+
+    let loaded =
+        load(file, &environment, &[("--shards", "shards", "2"), ("--log-level", "log.level", "info")]);
+
+    let told: Vec<_> = loaded.unwrap().overridden.iter().map(Mistake::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].ends_with("conf.toml:3: rooms: has no effect, since FANFARE_ROOMS is given and wins"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].ends_with("conf.toml:1: shards: has no effect, since --shards is given and wins"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn each_token_that_it_signs_has_a_name_of_its_own() {
+    let config = load("auth = \"jwt\"", &[("FANFARE_AUTH__SECRET", &"x".repeat(32))], &[]).unwrap().config;
+    let verifier = auth::Verifier::new(config.auth.clone()).unwrap();
+    let named = || {
+        let (rooms, publish, broadcast) = (None, None, false);
+        let grant = |user| Grant { user, ttl: Duration::from_secs(60), rooms, publish, broadcast };
+        let token = config.issue_token("7", grant, 1000).unwrap();
+        verifier.verify(&token, 1000).unwrap().token_id.unwrap()
+    };
+
+    let names = [named(), named()];
+
+    assert!(names.iter().all(|name| name.len() == 32), "{names:?}");
+    assert_ne!(names[0], names[1]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use toml::de::{DeTable, DeValue};
 
 use super::Choice;
+use super::tables::Table;
 
 /// A value as it came, before its setting gives it a meaning.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,14 +28,14 @@ pub(super) enum Value {
     /// A TOML table: its keys and values.
     Table(Vec<(String, Self)>),
     /// A TOML array of tables.
-    Tables(Vec<Vec<(String, Self)>>),
+    Tables(Vec<Table>),
     /// Something that no setting takes, by its TOML name.
     Other(&'static str),
 }
 
 impl Value {
-    /// Takes a TOML value.
-    pub(super) fn from_toml(value: &DeValue<'_>) -> Self {
+    /// Takes a TOML value; `line` tells on which line of a file something stands.
+    pub(super) fn from_toml(value: &DeValue<'_>, line: &dyn Fn(usize) -> Option<usize>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text.to_string()),
             DeValue::Boolean(yes) => Self::Bool(*yes),
@@ -44,7 +45,10 @@ impl Value {
                     .map_or(Self::Other("too large an integer"), Self::Integer)
             }
             DeValue::Array(items) => {
-                let tables = items.iter().map(|item| item.get_ref().as_table().map(Self::members));
+                let tables = items.iter().map(|item| {
+                    let entries = Self::members(item.get_ref().as_table()?, line);
+                    Some(Table { line: line(item.span().start), entries })
+                });
                 if let Some(tables) = tables.collect::<Option<Vec<_>>>().filter(|tables| !tables.is_empty()) {
                     return Self::Tables(tables);
                 }
@@ -55,14 +59,14 @@ impl Value {
             }
             DeValue::Float(_) => Self::Other("a float"),
             DeValue::Datetime(_) => Self::Other("a date"),
-            DeValue::Table(table) => Self::Table(Self::members(table)),
+            DeValue::Table(table) => Self::Table(Self::members(table, line)),
         }
     }
 
-    fn members(table: &DeTable<'_>) -> Vec<(String, Self)> {
+    fn members(table: &DeTable<'_>, line: &dyn Fn(usize) -> Option<usize>) -> Vec<(String, Self)> {
         table
             .iter()
-            .map(|(name, value)| (name.get_ref().to_string(), Self::from_toml(value.get_ref())))
+            .map(|(name, value)| (name.get_ref().to_string(), Self::from_toml(value.get_ref(), line)))
             .collect()
     }
 

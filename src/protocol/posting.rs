@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
         };
         let Self { key, content, data, from, exclude, once, .. } = self;
         if content.is_none() && data.is_none() {
-            return Err(Refusal::missing("content", "message"));
+            return Err(Refusal::bad("`content` is missing: a message needs it, or `data`"));
         }
         Ok(Posting { message: Message { target, key, content, data }, from, exclude, once })
     }
@@ -193,7 +193,7 @@ mod tests {
             ("{", "is not valid JSON near byte"),
             (r#"{"room_id":5,"content":"\ud800"}"#, "`content` has text that is not Unicode"),
             (r#"{"room_id":5,"data":1e999}"#, "`data` has a number that is malformed or out of range"),
-            (r#"{"room_id":5}"#, "`content` is missing"),
+            (r#"{"room_id":5}"#, "`content` is missing: a message needs it, or `data`"),
             (r#"{"content":"x"}"#, "exactly one of `room_id`, `to` and `everyone`"),
             (r#"{"content":"x","room_id":1,"to":2}"#, "exactly one of"),
             (r#"{"content":"x","room_id":1,"everyone":true}"#, "exactly one of"),

@@ -151,12 +151,13 @@ async fn serve(config: Config, sources: Sources) -> Result<(), Error> {
         keys: keys.clone(),
         options: config.admin.clone(),
     };
+    // Before anybody can know that the gateway is there, and send it a SIGHUP.
+    let settings = Settings::begin(config.clone(), sources, (Arc::clone(&rooms), keys), &recorder)?;
     let admin = admin::start(config.admin_listen, state)?;
     let public = listener.local_addr().map_err(Error::Start)?;
     announce(public, admin.addr(), reloads.certificates().is_some()).map_err(Error::Start)?;
 
     let watched = (watched, gate.clone(), ready.clone());
-    let settings = Settings::begin(config.clone(), sources, (Arc::clone(&rooms), keys), &recorder)?;
     let _background =
         start_background(&config, watched, (reloads, settings), (&rooms, hooks.sender(), clock));
     log_start(&config, public, admin.addr(), connections);

@@ -58,8 +58,10 @@ class Requests(unittest.TestCase):
         self.assertEqual((found, answer["error"]), (415, "not_json"))
         found, answer = call(self.gateway, "POST", path, {"user": 7}, Origin="https://evil.example")
         self.assertEqual((found, answer["error"]), (403, "forbidden"))
-        self.assertEqual(call(self.gateway, "GET", path)[0], 405)
-        self.assertEqual(call(self.gateway, "POST", "/api/v1/nothing", {})[0], 404)
+        found, answer = call(self.gateway, "GET", path)
+        self.assertEqual((found, answer["error"]), (405, "method_not_allowed"))
+        found, answer = call(self.gateway, "POST", "/api/v1/nothing", {})
+        self.assertEqual((found, answer["error"]), (404, "not_found"))
         self.assertEqual(call(self.gateway, "POST", "/api/v1/revoke", {"user": 7})[0], 409, "there are no tokens")
         series = 'fanfare_http_requests_total{route="/api/v1/disconnect",method="POST",code="413"}'
         self.assertEqual(self.gateway.scrape()[series], 1)

@@ -88,7 +88,7 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
         self.addAsyncCleanup(client.close)
         for name, (command, environment) in self.publishers(gateway.admin).items():
             with self.subTest(name):
-                room = f"news.{name}"
+                room = f"demo.{name}"
                 self.assertEqual((await client.request(type="join", room_id=room))["type"], "ack")
                 code, said, complaint = await run(*command, room, self.ODD, **environment)
                 self.assertEqual((code, complaint), (0, ""))
@@ -111,13 +111,13 @@ class Publishing(unittest.IsolatedAsyncioTestCase):
         gateway = self.enterContext(Gateway(ROOMS=self.ROOMS))
         client = await Client.open(gateway, "user=ann")
         self.addAsyncCleanup(client.close)
-        await client.request(type="join", room_id="news")
+        await client.request(type="join", room_id="demo.news")
         for name, (command, environment) in self.publishers(gateway.admin).items():
             if name == "shell":
                 continue
             with self.subTest(name):
                 texts = [f"number {number}" for number in range(20)]
-                code, said, complaint = await run(*command, "news", *texts, **environment)
+                code, said, complaint = await run(*command, "demo.news", *texts, **environment)
                 self.assertEqual((code, complaint), (0, ""))
                 self.assertIn("found 20 of 20 in the history", said)
                 heard = [message["content"] for message in await client.settled() if message["type"] == "message"]

@@ -163,6 +163,33 @@ class Keys(unittest.TestCase):
             self.assertIn("api.keys", "".join(gateway.log))
             self.assertNotIn(READER, "".join(gateway.log))
 
+    def test_what_sighup_changes_is_told_with_what_it_does_not(self):
+        rooms = '[[rooms]]\nmatch = "a"\n'
+        path = configured(self, rooms + KEYS)
+        hooks = "webhooks.secret = "
+        with Gateway("--config", path, AUTH__SECRET="x" * 32, ROOMS='[{ match = "b" }]') as overridden:
+            with Gateway("--config", path, AUTH__SECRET="x" * 32) as gateway:
+
+                def log_after(text, part, of=gateway):
+                    with open(path, "w", encoding="utf-8") as file:
+                        file.write(text)
+                    before = len(of.log)
+                    of.signal(signal.SIGHUP)
+                    poll(part, lambda: part in "".join(of.log[before:]))
+                    return "".join(of.log[before:])
+
+                changed = rooms.replace('"a"', '"c*"') + KEYS
+                log = log_after(changed, "was read again; `overflow` and `presence` hold for rooms that begin from now on")
+                self.assertNotIn("wins", log)
+                log = log_after(f'{hooks}"{"a" * 32}"\n{changed}', "need a restart")
+                self.assertIn("webhooks.secret", log)
+                self.assertNotIn("a" * 32, log)
+                log = log_after(rooms, "/api/v1 is open to whoever reaches `admin_listen`")
+                self.assertIn("api.keys", log)
+                self.assertEqual(call(gateway, "GET", "/api/v1/stats")[0], 200)
+            log = log_after(rooms, "rooms: has no effect, since FANFARE_ROOMS is given and wins", overridden)
+            self.assertIn(f"{path}:1: rooms", log)
+
     def test_secrets_are_shown_to_nobody(self):
         shown = self.run_binary("config", "--config", self.config)
         self.assertEqual(shown.returncode, 0, shown.stderr)
@@ -175,9 +202,9 @@ class Keys(unittest.TestCase):
         checked = self.run_binary("check", "--config", configured(self, text))
         self.assertEqual(checked.returncode, 2)
         for part in [
-            "api.keys: key 4: `key`: has 5 bytes: at least 32",
-            'key 4: `scopes`: expected "publish" or "read" or "manage", got `write`',
-            "key 5: `key`: is that of `reader` as well",
+            "api.keys: key 4 (`reader`): `key`: has 5 bytes: at least 32",
+            'api.keys: key 4 (`reader`): `scopes`: expected "publish" or "read" or "manage", got `write`',
+            "api.keys: key 5 (`x`): `key`: is that of `reader` as well",
         ]:
             self.assertIn(part, checked.stdout + checked.stderr)
 

@@ -83,7 +83,7 @@ pub(super) async fn revoke(state: &State, asked: Revoke) -> Result<Response<Body
         .await
 }
 
-/// Has every shard close whom it has; who does not answer in time does it later.
+/// Has every shard that may have such connections close them; who does not answer in time does it later.
 async fn close(state: &State, whom: Whom, why: Farewell) -> Result<Response<Body>, Refusal> {
     #[derive(Serialize)]
     struct Answer {
@@ -91,7 +91,10 @@ async fn close(state: &State, whom: Whom, why: Farewell) -> Result<Response<Body
         missing_shards: Vec<u16>,
     }
     let close = |answer| Command::Close { whom: whom.clone(), why: why.clone(), answer };
-    let answers = ask::command_all(state, close).await;
+    let answers = match &whom {
+        Whom::Client(id) => ask::command_one(state, id.shard(state.shards.len()).0, close).await,
+        Whom::User(_) | Whom::Token(_) => ask::command_all(state, close).await,
+    };
     let answer = Answer { closed: answers.said.iter().sum(), missing_shards: answers.missing };
     Ok(answer::json(StatusCode::OK, &answer))
 }

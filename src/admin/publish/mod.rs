@@ -184,8 +184,10 @@ impl<'a> Publisher<'a> {
             }
             (head, field) => head.or(field).map(|text| Key { caller: *caller, text: text.into() }),
         };
-        let mut known = context.publishing.once.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(published) = once.as_ref().and_then(|key| known.find(key, read_at)) {
+        // From the look at what is known until it is known as well nobody else may look.
+        let lock = || context.publishing.once.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut once = once.map(|key| (lock(), key));
+        if let Some(published) = once.as_mut().and_then(|(known, key)| known.find(key, read_at)) {
             context.metrics.publishes[PublishResult::Repeated].increment(1);
             return Ok(Tried::Done(published));
         }
@@ -202,7 +204,7 @@ impl<'a> Publisher<'a> {
         };
         if let Tried::Done(published) = tried {
             context.count(published);
-            let forgotten = once.map_or(0, |key| known.remember(key, published, read_at));
+            let forgotten = once.map_or(0, |(mut known, key)| known.remember(key, published, read_at));
             context.metrics.once_forgotten.increment(forgotten);
         }
         Ok(tried)

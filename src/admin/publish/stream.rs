@@ -1,7 +1,7 @@
 //! Many messages in one request, a line each: published as they come, and answered in their order.
 //!
 //! Nothing is kept but one line and the answers to one piece of the body. Who does not read the answers is not read from; a line
-//! that finds no room holds back those behind it for a bounded time.
+//! that finds no room holds back those behind it for a bounded time. Each is published only if its caller may still do so.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,11 +16,12 @@ use hyper::{Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use crate::drain;
 use crate::metrics::PublishResult;
 
 use super::super::Context;
 use super::super::answer::{self, Body, Refusal};
-use super::super::keys::Caller;
+use super::super::keys::{Caller, Scope};
 use super::lines::{Line, Splitter};
 use super::{IDEMPOTENCY_KEY, LINES, MARGIN_BYTES, Pieces, Publisher, STREAMS_MAX};
 
@@ -53,7 +54,7 @@ async fn work(context: Arc<Context>, caller: Caller, mut body: Incoming, pieces:
         let next = tokio::select! {
             biased;
             () = stopped.stopped() => {
-                lines.refuse(&Refusal::unavailable("the gateway is stopping".to_owned(), Vec::new()));
+                lines.refuse(&stopping());
                 break;
             }
             next = timeout_at(lines.deadline, body.frame()) => next,
@@ -80,8 +81,8 @@ async fn work(context: Arc<Context>, caller: Caller, mut body: Incoming, pieces:
     let _ = lines.flush().await;
 }
 
-/// Nobody reads the answers.
-struct Gone;
+/// Nobody reads the answers, or nothing more is published.
+struct Over;
 
 /// The lines of one request, and the answers to some of them.
 struct Lines<'a> {
@@ -90,6 +91,7 @@ struct Lines<'a> {
     splitter: Splitter,
     answers: Vec<u8>,
     pieces: Pieces,
+    stopped: drain::Watch,
     /// When the next line must have come as a whole.
     deadline: Instant,
 }
@@ -102,18 +104,25 @@ impl<'a> Lines<'a> {
             splitter: Splitter::new(context.state.options.message_bytes + MARGIN_BYTES),
             answers: Vec::new(),
             pieces,
+            stopped: context.stopped.clone(),
             deadline: Instant::now() + context.state.options.peer,
         }
     }
 
     /// Publishes the lines that end in this piece.
-    async fn take(&mut self, piece: &Bytes) -> Result<(), Gone> {
+    async fn take(&mut self, piece: &Bytes) -> Result<(), Over> {
         let mut piece = &piece[..];
-        let patience = self.context.state.options.answer;
         let mut has_line = false;
         while let Some(line) = self.splitter.next(&mut piece) {
             has_line = true;
-            let waits = line_waits(&mut self.publisher, line, patience, &mut self.answers).await;
+            let done = line_waits(&mut self.publisher, line, &mut self.stopped, &mut self.answers).await;
+            let waits = match done {
+                Ok(waits) => waits,
+                Err(refusal) => {
+                    self.refuse(&refusal);
+                    return Err(Over);
+                }
+            };
             if self.answers.len() >= ANSWERS_BYTES || waits {
                 send(&self.pieces, &mut self.answers).await?;
             }
@@ -129,9 +138,10 @@ impl<'a> Lines<'a> {
 
     /// Publishes what came behind the last end of a line.
     async fn finish(&mut self) {
-        let patience = self.context.state.options.answer;
-        if let Some(line) = self.splitter.rest() {
-            line_waits(&mut self.publisher, line, patience, &mut self.answers).await;
+        let Some(line) = self.splitter.rest() else { return };
+        let done = line_waits(&mut self.publisher, line, &mut self.stopped, &mut self.answers).await;
+        if let Err(refusal) = done {
+            self.refuse(&refusal);
         }
     }
 
@@ -139,43 +149,66 @@ impl<'a> Lines<'a> {
         refusal.write(&mut self.answers);
     }
 
-    async fn flush(&mut self) -> Result<(), Gone> {
+    async fn flush(&mut self) -> Result<(), Over> {
         send(&self.pieces, &mut self.answers).await
     }
 }
 
 /// Publishes a line and appends the answer to it. True when the line had to wait, so that the answers should not.
+///
+/// # Errors
+///
+/// A [`Refusal`] of this line and all behind it.
 async fn line_waits(
     publisher: &mut Publisher<'_>,
     line: Line<'_>,
-    patience: Duration,
+    stopped: &mut drain::Watch,
     answers: &mut Vec<u8>,
-) -> bool {
-    let clock = publisher.context.state.clock;
-    let begun_at = clock.now();
+) -> Result<bool, Refusal> {
+    if stopped.stage() == drain::Stage::Stopped {
+        return Err(stopping());
+    }
+    let context = publisher.context;
+    let Context { state, metrics, .. } = context;
+    // The keys may have changed since the request began.
+    state.keys.check_again(publisher.caller, Scope::Publish).map_err(|denied| {
+        metrics.publishes[PublishResult::Refused].increment(1);
+        Refusal::denied(denied)
+    })?;
+    let begun_at = state.clock.now();
     let text = match line {
         // A line without anything is a sign of life.
-        Line::Whole(text) if text.trim_ascii().is_empty() => return false,
+        Line::Whole(text) if text.trim_ascii().is_empty() => return Ok(false),
         Line::Whole(text) => text,
         Line::TooLong => {
-            publisher.context.metrics.publishes[PublishResult::Refused].increment(1);
-            let most = publisher.context.state.options.message_bytes + MARGIN_BYTES;
+            metrics.publishes[PublishResult::Refused].increment(1);
+            let most = state.options.message_bytes + MARGIN_BYTES;
             Refusal::too_long(format!("the line has more than {most} bytes")).write(answers);
-            return false;
+            return Ok(false);
         }
     };
-    match publisher.publish(text, None, patience).await {
+    let done = tokio::select! {
+        biased;
+        done = publisher.publish(text, None, state.options.answer) => done,
+        // It has not been published: nothing is waited for between that and its answer.
+        () = stopped.stopped() => return Err(stopping()),
+    };
+    match done {
         Ok(done) => done.write(answers),
         Err(refusal) => refusal.write(answers),
     }
-    Duration::from_nanos(clock.now().saturating_sub(begun_at)) >= NOTICEABLE
+    Ok(Duration::from_nanos(state.clock.now().saturating_sub(begun_at)) >= NOTICEABLE)
 }
 
-async fn send(pieces: &Pieces, answers: &mut Vec<u8>) -> Result<(), Gone> {
+fn stopping() -> Refusal {
+    Refusal::unavailable("the gateway is stopping".to_owned(), Vec::new())
+}
+
+async fn send(pieces: &Pieces, answers: &mut Vec<u8>) -> Result<(), Over> {
     if answers.is_empty() {
         return Ok(());
     }
-    pieces.send(Bytes::from(std::mem::take(answers))).await.map_err(|_| Gone)
+    pieces.send(Bytes::from(std::mem::take(answers))).await.map_err(|_| Over)
 }
 
 /// Answers are sent when they are so many bytes, or their piece of the body has been done.

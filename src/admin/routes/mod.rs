@@ -195,7 +195,7 @@ pub(super) async fn answer(request: Request<Incoming>, context: &Arc<Context>) -
     let method = method_label(request.method());
     let path = request.uri().path().to_owned();
     let (label, response) = match find(request.method(), &path) {
-        Found::Nothing => (OTHER_ROUTE, answer::text(StatusCode::NOT_FOUND, "not found\n")),
+        Found::Nothing => (OTHER_ROUTE, not_found(&path)),
         Found::OtherMethod(path) => (path, method_not_allowed(path)),
         Found::Route(route, segment) => {
             let done = route_answer(route, segment, request, context).await;
@@ -296,8 +296,24 @@ async fn answer_page(
     }
 }
 
+/// Whether applications ask there, who understand all answers alike.
+fn is_of_api(path: &str) -> bool {
+    path.strip_prefix(API).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn not_found(path: &str) -> Response<Body> {
+    if is_of_api(path) {
+        let message = "there is nothing at this path: see /api/v1/openapi.json for what there is".to_owned();
+        return Refusal::not_found(message).response();
+    }
+    answer::text(StatusCode::NOT_FOUND, "not found\n")
+}
+
 fn method_not_allowed(path: &str) -> Response<Body> {
     let allowed = allowed(path).join(", ");
+    if is_of_api(path) {
+        return Refusal::method_not_allowed(allowed).response();
+    }
     let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, "use another method, see Allow\n");
     let allowed = HeaderValue::from_str(&allowed).expect("names of methods are visible ASCII");
     response.headers_mut().insert(ALLOW, allowed);
@@ -309,6 +325,8 @@ fn allowed(path: &str) -> Vec<&'static str> {
     let there = ROUTES.iter().filter(|route| route.path == path);
     there.flat_map(|route| route.method.methods()).map(Method::as_str).collect()
 }
+
+const API: &str = "/api/v1";
 
 /// The labels of methods.
 const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "DELETE", "other"];

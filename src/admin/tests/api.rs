@@ -216,6 +216,48 @@ fn takes_out_of_a_room_who_is_meant_and_says_how_many() {
 }
 
 #[test]
+fn one_connection_is_closed_by_the_shard_that_has_it() {
+    let (outlets, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| Inbox::pair(Limits::default())).unzip();
+    let options = Options { answer: Duration::from_millis(50), ..Options::default() };
+    let admin = start(ANY_PORT, State { shards: outlets, ..state(&[], options) }).unwrap();
+    let headers = "Content-Type: application/json\r\n";
+    let told = |body: &str| {
+        let (_, answer) = send(&admin, "POST", "/api/v1/disconnect", headers, body);
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let commands = inboxes.iter().map(|inbox| {
+            let mut commands = VecDeque::new();
+            inbox.take_all(&mut commands);
+            commands.len()
+        });
+        (serde_json::from_str::<Value>(body).unwrap()["missing_shards"].clone(), commands.collect::<Vec<_>>())
+    };
+
+    assert_eq!(told(r#"{"client_id":"00000000000000ff"}"#), (json!([1]), vec![0, 1]));
+    assert_eq!(told(r#"{"client_id":"00000000000000fe"}"#), (json!([0]), vec![1, 0]));
+    assert_eq!(told(r#"{"user":7}"#), (json!([0, 1]), vec![1, 1]));
+}
+
+#[test]
+fn unknown_paths_and_other_methods_of_the_api_are_told_as_all_its_errors_are() {
+    let world = gateway();
+    for path in ["/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v1/rooms/a/b"] {
+        let message = world.refusal(path, 404);
+        assert!(message.contains("/api/v1/openapi.json"), "{message}");
+    }
+    let (status, answer) = world.ask("PUT", "/api/v1/drain");
+    assert_eq!(status, 405);
+    assert!(answer.contains("allow: GET, HEAD, POST, DELETE\r\n"), "{answer}");
+    assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+    let expected =
+        "{\"error\":\"method_not_allowed\",\"message\":\"use one of GET, HEAD, POST, DELETE here\"}\n";
+    assert!(answer.ends_with(expected), "{answer}");
+    for (method, path) in [("GET", "/api/v2"), ("GET", "/api/v10/x"), ("POST", "/metrics")] {
+        let (_, answer) = world.ask(method, path);
+        assert!(answer.contains("content-type: text/plain; charset=utf-8\r\n"), "{answer}");
+    }
+}
+
+#[test]
 fn describes_itself() {
     let world = gateway();
 

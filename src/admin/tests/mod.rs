@@ -260,7 +260,7 @@ fn counts_each_request_by_route_method_and_code() {
         (r#"route="/livez",method="HEAD",code="200""#, 1),
         (r#"route="/livez",method="POST",code="405""#, 1),
         (r#"route="other",method="other",code="404""#, 1),
-        (r#"route="/debug/connections/{id}",method="GET",code="404""#, 1),
+        (r#"route="/debug/connections/{id}",method="GET",code="503""#, 1),
         (r#"route="/debug/slow",method="GET",code="400""#, 1),
     ] {
         assert!(world.shows(&format!("fanfare_http_requests_total{{{labels}}} {requests}")), "{labels}");

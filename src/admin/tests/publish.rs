@@ -10,6 +10,7 @@ struct Gateway {
     admin: AdminHandle,
     recorder: Recorder,
     hub: Arc<Hub>,
+    keys: KeyRing,
     inbox: Inbox,
 }
 
@@ -25,9 +26,9 @@ impl Gateway {
         let rooms = Rules(Arc::new([latest]));
         let options = hub::Options { room_pending_bytes, rooms, ..hub::Options::default() };
         let hub = Hub::new(vec![outlet.clone()], options, state.clock);
-        let recorder = state.recorder.clone();
+        let (recorder, keys) = (state.recorder.clone(), state.keys.clone());
         let state = State { hub: Arc::clone(&hub), shards: vec![outlet], ..state };
-        Self { admin: start(ANY_PORT, state).unwrap(), recorder, hub, inbox }
+        Self { admin: start(ANY_PORT, state).unwrap(), recorder, hub, keys, inbox }
     }
 
     fn join(&self, room: &str) -> Arc<hub::Room> {
@@ -79,6 +80,48 @@ impl Gateway {
     fn results(&self) -> [u64; 4] {
         ["ok", "repeated", "refused", "busy"]
             .map(|result| self.count(&format!("fanfare_api_publishes_total{{result=\"{result}\"}}")))
+    }
+}
+
+/// A request of lines that has begun, and what came of it so far.
+struct Stream {
+    socket: TcpStream,
+    answer: String,
+}
+
+impl Stream {
+    fn begin(gateway: &Gateway, headers: &str) -> Self {
+        let mut socket = TcpStream::connect(gateway.admin.addr()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let kind =
+            "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n";
+        write!(socket, "POST /api/v1/publish HTTP/1.1\r\nHost: a\r\n{headers}{kind}\r\n").unwrap();
+        Self { socket, answer: String::new() }
+    }
+
+    fn say(&mut self, lines: &str) {
+        write!(self.socket, "{:x}\r\n{lines}\r\n", lines.len()).unwrap();
+    }
+
+    fn end(&mut self) {
+        self.socket.write_all(b"0\r\n\r\n").unwrap();
+    }
+
+    /// Reads until this has come.
+    fn hear(&mut self, wanted: &str) {
+        while !self.answer.contains(wanted) {
+            let mut piece = [0; 1024];
+            let read = self.socket.read(&mut piece).unwrap();
+            assert!(read > 0, "{}", self.answer);
+            self.answer.push_str(str::from_utf8(&piece[..read]).unwrap());
+        }
+    }
+
+    /// All that comes until the end.
+    fn rest(mut self) -> String {
+        // What a peer that is cut off sent last makes this an error, behind all that was said before.
+        let _ = self.socket.read_to_string(&mut self.answer);
+        self.answer
     }
 }
 
@@ -309,28 +352,82 @@ fn a_line_is_answered_before_the_next_is_sent_and_silence_ends_the_request() {
     let options = Options { peer: Duration::from_millis(300), ..Options::default() };
     let gateway = Gateway::new(options);
     gateway.join("5");
-    let mut stream = TcpStream::connect(gateway.admin.addr()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(
-        stream,
-        "POST /api/v1/publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
+    let mut stream = Stream::begin(&gateway, "");
     for offset in 1..=3 {
-        let line = "{\"room_id\":5,\"content\":\"hi\"}\n";
-        write!(stream, "{:x}\r\n{line}\r\n", line.len()).unwrap();
-        let wanted = format!("{{\"offset\":{offset},");
-        while !answer.contains(&wanted) {
-            let mut piece = [0; 1024];
-            let read = stream.read(&mut piece).unwrap();
-            assert!(read > 0, "{answer}");
-            answer.push_str(str::from_utf8(&piece[..read]).unwrap());
-        }
+        stream.say("{\"room_id\":5,\"content\":\"hi\"}\n");
+        stream.hear(&format!("{{\"offset\":{offset},"));
     }
 
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = stream.rest();
 
     assert!(answer.contains("{\"error\":\"timeout\",\"message\":"), "{answer}");
     assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+}
+
+/// Begins with a key, which then is another or is for something else, and says two lines more.
+fn changed_key(scopes: Vec<Scope>, others: &[ApiKey]) -> (String, usize) {
+    let secret = "a key to publish, of more than 32 characters";
+    let key = |scopes| ApiKey::new("one".to_owned(), secret, scopes);
+    let keys = ApiKeys([key(vec![Scope::Publish])].into());
+    let gateway = Gateway::new(Options { keys, ..Options::default() });
+    gateway.join("5");
+    let line = "{\"room_id\":5,\"content\":\"hi\"}\n";
+    let mut stream = Stream::begin(&gateway, &format!("Authorization: Bearer {secret}\r\n"));
+    stream.say(line);
+    stream.hear("{\"offset\":1,");
+
+    let left = if scopes.is_empty() { None } else { Some(key(scopes)) };
+    gateway.keys.set(ApiKeys(left.into_iter().chain(others.iter().cloned()).collect()));
+    stream.say(&format!("{line}{line}"));
+    stream.end();
+
+    (stream.rest(), gateway.publications().len())
+}
+
+#[test]
+fn lines_are_published_only_as_long_as_the_key_is_for_it() {
+    let other =
+        ApiKey::new("two".to_owned(), "another key, of more than 32 characters", vec![Scope::Publish]);
+
+    let (answer, published) = changed_key(Vec::new(), std::slice::from_ref(&other));
+    assert!(answer.contains("{\"error\":\"unauthorized\",\"message\":"), "{answer}");
+    assert_eq!((answer.matches("unauthorized").count(), published), (1, 1), "it ends: {answer}");
+    let (answer, published) = changed_key(vec![Scope::Read], &[]);
+    assert!(answer.contains("{\"error\":\"forbidden\",\"message\":"), "{answer}");
+    assert_eq!((answer.matches("forbidden").count(), published), (1, 1), "it ends: {answer}");
+    let (answer, published) = changed_key(vec![Scope::Publish], &[other]);
+    assert!(answer.contains("{\"offset\":3,") && published == 3, "still the same key: {answer}");
+    let (answer, published) = changed_key(Vec::new(), &[]);
+    assert!(answer.contains("{\"offset\":3,") && published == 3, "nobody is asked any more: {answer}");
+}
+
+#[test]
+fn lines_that_began_without_a_key_end_when_there_are_keys() {
+    let gateway = gateway();
+    let mut stream = Stream::begin(&gateway, "");
+    stream.say("{\"room_id\":5,\"content\":\"hi\"}\n");
+    stream.hear("{}");
+
+    let key = ApiKey::new("one".to_owned(), "a key, of more than 32 characters", vec![Scope::Publish]);
+    gateway.keys.set(ApiKeys([key].into()));
+    // Also what does not end.
+    stream.say("{\"room_id\":5,\"content\":\"hi\"}");
+    stream.end();
+
+    assert!(stream.rest().contains("{\"error\":\"unauthorized\",\"message\":"));
+}
+
+#[test]
+fn many_lines_in_one_piece_do_not_hold_up_the_end_of_the_gateway() {
+    let gateway = Gateway::new(Options { answer: PATIENCE, ..Options::default() });
+    gateway.join("5");
+    let line = json!({ "room_id": 5, "content": "x".repeat(600) }).to_string() + "\n";
+    let other = "{\"room_id\":6,\"content\":\"other\"}\n";
+    let mut stream = Stream::begin(&gateway, "");
+    stream.say(&(line.clone() + &other.repeat(1000) + &line.repeat(100)));
+    stream.hear("{\"offset\":1,");
+
+    gateway.admin.stop();
+
+    assert!(stream.rest().contains("the gateway is stopping"));
 }
