@@ -149,7 +149,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
         const error = new FanfareError("unauthorized", "no token", undefined, { cause });
         if (cause instanceof FanfareError && cause.code === "unauthorized") return this.#stop(1006, "no token", error);
         this._emit("error", error);
-        return this.#comeBack(1006, "no token");
+        // A listener may have closed the client.
+        return attempt === this.#attempt ? this.#comeBack(1006, "no token") : undefined;
       }
     }
     const url = new URL(this.#url);
@@ -383,7 +384,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     } catch (cause) {
       if (line !== this.#line) return;
       this._emit("error", new FanfareError("unauthorized", "the token could not be renewed", undefined, { cause }));
-      this.#planRenewal(RENEWAL_RETRY);
+      if (line === this.#line) this.#planRenewal(RENEWAL_RETRY);
     }
   }
 

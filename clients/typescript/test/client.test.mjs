@@ -728,3 +728,52 @@ test("a page that is shown again or online again does not wait, and looks whethe
   await pass(60_000);
   assert.equal(FakeSocket.all.length, attempts + 1, "listens no longer");
 });
+
+test("a listener may close the client, or begin anew, at an error and at a loss", async (context) => {
+  stopTheClock(context);
+  const getToken = () => {
+    throw new Error("down");
+  };
+  for (const again of [false, true]) {
+    const fanfare = client(context, { getToken });
+    const stop = fanfare.on("error", () => {
+      stop();
+      fanfare.close();
+      if (again) kept(fanfare.connect());
+    });
+    await assert.rejects(fanfare.connect(), { code: "closed" });
+    await settle();
+    assert.equal(fanfare.state, again ? "waiting" : "closed");
+    if (!again) await pass(60_000);
+    assert.equal(fanfare.log.filter(([type]) => type === "error").length, again ? 2 : 1);
+    assert.equal(delays(fanfare).length, again ? 2 : 1);
+  }
+  for (const again of [false, true]) {
+    const fanfare = await connected(context);
+    const stop = fanfare.on("close", () => {
+      stop();
+      fanfare.close();
+      if (again) kept(fanfare.connect());
+    });
+    await FakeSocket.last.end();
+    await pass(10_000);
+    assert.equal(fanfare.state, again ? "connecting" : "closed");
+    assert.equal(FakeSocket.all.length, again ? 2 : 1);
+  }
+});
+
+test("who closes the client when a renewal fails is asked for no token any more", async (context) => {
+  stopTheClock(context);
+  let count = 0;
+  const getToken = () => {
+    count += 1;
+    if (count > 1) throw new Error("down");
+    return jwt({ exp: inSeconds(100) });
+  };
+  const fanfare = await connected(context, { getToken });
+  FakeSocket.lively = true;
+  fanfare.on("error", () => fanfare.close());
+  await pass(120_000);
+  assert.equal(fanfare.state, "closed");
+  assert.equal(count, 2);
+});
