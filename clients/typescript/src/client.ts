@@ -111,10 +111,12 @@ export class Fanfare extends Emitter<FanfareEvents> {
           line._hold();
           resolve(answer);
         },
-        reject(error) {
+        reject: (error) => {
           reject(error);
-          // Where the two sides now stand is not known.
-          if ((error as FanfareError).code === "timeout") line._drop("no answer");
+          if ((error as FanfareError).code !== "timeout") return;
+          // Where the two sides now stand is not known, and a line without answers has not lasted.
+          this.#openedAt = Date.now();
+          line._drop("no answer");
         },
       });
     });

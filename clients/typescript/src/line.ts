@@ -92,7 +92,8 @@ export class Line {
       // Not a word since then: it is the line that is dead, not the gateway that is slow.
       if (this.#heardAt < sentAt) this._drop("no answer");
       else this.#events.settled();
-    }, this.#timeout);
+      // What moves this client in or out is given as long as the welcome: after a storm all come back at once.
+    }, this.#timeout * (request.unanswered === "disconnected" ? 4 : 1));
     this.#sent.set(id, { ...request, timer });
     this.#socket.send(`${request.text.slice(0, -1)},"id":${id}}`);
   }

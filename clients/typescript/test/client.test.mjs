@@ -290,8 +290,9 @@ test("a join without an answer ends the connection, and is sent again with the n
   stopTheClock(context);
   const fanfare = await connected(context, { timeout: 1000 });
   const joining = fanfare.room("a").join();
-  await pass(900);
+  await pass(3900);
   FakeSocket.last.say({ type: "pong" });
+  assert.equal(FakeSocket.all.length, 1);
   await pass(1000);
   assert.equal(FakeSocket.all.length, 2);
   await FakeSocket.last.welcome();
@@ -776,4 +777,24 @@ test("who closes the client when a renewal fails is asked for no token any more"
   await pass(120_000);
   assert.equal(fanfare.state, "closed");
   assert.equal(count, 2);
+});
+
+test("a gateway that welcomes and does not answer is tried with growing pauses", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context);
+  FakeSocket.lively = true;
+  await joined(fanfare, "a");
+  await FakeSocket.last.end();
+  for (const pause of [250, 500, 1000, 2000]) {
+    assert.equal(delays(fanfare).at(-1), pause);
+    await pass(pause);
+    FakeSocket.last.readyState = 1;
+    await FakeSocket.last.welcome();
+    assert.ok(FakeSocket.last.request("resume"));
+    await pass(19_900);
+    assert.equal(fanfare.state, "open", "is given as long as for the welcome");
+    await pass(100);
+    assert.equal(fanfare.state, "waiting");
+  }
+  assert.deepEqual(delays(fanfare), [250, 500, 1000, 2000, 4000]);
 });
