@@ -301,7 +301,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
 
   /** Does not come back: of its own will, or because of `error`. */
   #stop(code: number, reason: string, error?: FanfareError): void {
-    this.#attempt++;
+    const attempt = ++this.#attempt;
     clearTimeout(this.#timer);
     this.#comeBackAt = undefined;
     this.#listening?.abort();
@@ -309,8 +309,10 @@ export class Fanfare extends Emitter<FanfareEvents> {
     this.#opening?.reject(rejection);
     this.#opening = undefined;
     for (const request of this.#queue.splice(0)) request.reject(rejection);
-    this.#change("closed");
-    for (const room of this.#rooms.values()) if (room._wanted) room._end(error);
+    this.#state = "closed";
+    // Those that a listener joins anew are not meant.
+    for (const room of [...this.#rooms.values()].filter((room) => room._wanted)) if (room._wanted) room._end(error);
+    if (attempt === this.#attempt) this.#change("closed");
     this._emit("close", { code, reason });
   }
 

@@ -798,3 +798,33 @@ test("a gateway that welcomes and does not answer is tried with growing pauses",
   }
   assert.deepEqual(delays(fanfare), [250, 500, 1000, 2000, 4000]);
 });
+
+test("a listener that begins anew at the end is not disturbed by it", async (context) => {
+  stopTheClock(context);
+  for (const type of ["state", "close", "left"]) {
+    const fanfare = await connected(context);
+    const [room, other] = [await joined(fanfare, "a"), fanfare.room("b")];
+    let joining;
+    const anew = (event) => {
+      if (joining || (type === "state" && event !== "closed")) return;
+      joining = Promise.all([fanfare.connect(), room.join(), other.join()]);
+      joining.catch(() => {});
+    };
+    (type === "left" ? room : fanfare).on(type, anew);
+    fanfare.close();
+    await settle();
+    assert.equal(fanfare.state, "connecting", type);
+    assert.equal(await outcome(joining), "pending", type);
+    await FakeSocket.last.welcome();
+    for (const { id, room_id } of FakeSocket.last.sent) {
+      FakeSocket.last.say({ type: "ack", id, room_id, epoch: "e", offset: 10, recovered: true, rooms: [back(room)] });
+      await pass(1);
+    }
+    await pass(1);
+    if (!other.joined) await FakeSocket.last.answer("join", { epoch: "e", offset: 1, recovered: false });
+    await joining;
+    assert.ok(room.joined && other.joined, type);
+    assert.equal(fanfare.state, "open");
+    assert.equal(room.log.filter(([type]) => type === "left").length, 1);
+  }
+});
