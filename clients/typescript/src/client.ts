@@ -310,8 +310,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
     this.#opening = undefined;
     for (const request of this.#queue.splice(0)) request.reject(rejection);
     this.#state = "closed";
-    // Those that a listener joins anew are not meant.
-    for (const room of [...this.#rooms.values()].filter((room) => room._wanted)) if (room._wanted) room._end(error);
+    // Of the others only the loops end. Those that a listener joins anew are not meant.
+    for (const room of [...this.#rooms.values()].filter((room) => room._wanted || room._end())) room._end(error);
     if (attempt === this.#attempt) this.#change("closed");
     this._emit("close", { code, reason });
   }

@@ -828,3 +828,27 @@ test("a listener that begins anew at the end is not disturbed by it", async (con
     assert.equal(room.log.filter(([type]) => type === "left").length, 1);
   }
 });
+
+test("a loop that waits can be stopped, and one over a room that was never joined ends with close()", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context);
+  const room = await joined(fanfare, "a");
+  const loop = room[Symbol.asyncIterator]();
+  const [first, second] = [loop.next(), loop.next()];
+  FakeSocket.last.say(message(11));
+  assert.equal((await first).value.offset, 11);
+  FakeSocket.last.say(message(12));
+  FakeSocket.last.say(message(13));
+  const third = loop.next();
+  const fourth = loop.next();
+  assert.deepEqual(await outcome(loop.return()), { value: { value: undefined, done: true } });
+  assert.deepEqual([(await second).value.offset, (await third).value.offset], [12, 13]);
+  assert.deepEqual(await outcome(fourth), { value: { value: undefined, done: true } });
+  FakeSocket.last.say(message(14));
+  assert.deepEqual(await outcome(loop.next()), { value: { value: undefined, done: true } });
+
+  const other = fanfare.room("b")[Symbol.asyncIterator]().next();
+  assert.equal(await outcome(other), "pending");
+  fanfare.close();
+  assert.deepEqual(await outcome(other), { value: { value: undefined, done: true } });
+});
