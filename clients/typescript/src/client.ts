@@ -43,7 +43,6 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const { max = 256, policy = "reject" } = queue;
     this.#options = { ...options, minReconnectDelay, maxReconnectDelay, timeout, maxServerPingDelay, queue: { max, policy } };
     if (options.token) this.#take(options.token);
-    options.signal?.addEventListener("abort", () => this.close());
   }
 
   get state(): State {
@@ -362,7 +361,13 @@ export class Fanfare extends Emitter<FanfareEvents> {
       timer = setTimeout(() => reject(new FanfareError("timeout", "no token in time")), 4 * timeout);
     });
     const asked = (async () => getToken!())();
-    const token = await Promise.race([asked, late]).finally(() => clearTimeout(timer));
+    const { signal } = this.#listening!;
+    const stop = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", stop);
+    };
+    signal.addEventListener("abort", stop);
+    const token = await Promise.race([asked, late]).finally(stop);
     if (!token || token === this.#refusedToken) throw new FanfareError("unauthorized", "no token to be had");
     return token;
   }
@@ -395,6 +400,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
   #listen(): void {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
+    this.#options.signal?.addEventListener("abort", () => this.close(), { signal });
     for (const type of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(type, () => this.#wake(type), { signal });
     globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#wake("visible"), { signal });
   }

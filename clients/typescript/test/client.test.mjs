@@ -852,3 +852,34 @@ test("a loop that waits can be stopped, and one over a room that was never joine
   fanfare.close();
   assert.deepEqual(await outcome(other), { value: { value: undefined, done: true } });
 });
+
+test("nothing is left of a client that is closed", async (context) => {
+  stopTheClock(context);
+  const stop = new AbortController();
+  const listening = new Set();
+  for (const [method, keep] of [["addEventListener", "add"], ["removeEventListener", "delete"]]) {
+    const { [method]: original } = stop.signal;
+    stop.signal[method] = (type, listener, options) => {
+      listening[keep](listener);
+      options?.signal?.addEventListener("abort", () => listening.delete(listener));
+      original.call(stop.signal, type, listener, options);
+    };
+  }
+  const timers = new Set();
+  const { setTimeout: set, clearTimeout: clear } = globalThis;
+  globalThis.setTimeout = (...given) => {
+    const timer = set(...given);
+    timers.add(timer);
+    return timer;
+  };
+  globalThis.clearTimeout = (timer) => {
+    timers.delete(timer);
+    clear(timer);
+  };
+  const fanfare = client(context, { signal: stop.signal, getToken: () => new Promise(() => {}) });
+  kept(fanfare.connect());
+  await settle();
+  assert.deepEqual([listening.size, timers.size], [1, 1]);
+  fanfare.close();
+  assert.deepEqual([listening.size, timers.size], [0, 0]);
+});
