@@ -316,7 +316,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
   }
 
   #enqueue(message: Wire, unanswered?: "unconfirmed", signal?: AbortSignal): Promise<any> {
-    const answer = new Promise((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
       if (this.#state === "closed") return reject(new FanfareError("closed", "not connected: call connect() first"));
       // What is changed later is not what was published.
@@ -335,13 +335,11 @@ export class Fanfare extends Emitter<FanfareEvents> {
       request.reject = settled(reject);
       this.#queue.push(request);
       this.#flush();
-    });
-    const { max, policy } = this.#options.queue;
-    if (this.#queue.length > max) {
+      const { max, policy } = this.#options.queue;
+      if (this.#queue.length <= max) return;
       if (policy === "drop-oldest") this.#queue.shift()!.reject(new FanfareError("dropped", "a newer message took its place in the queue"));
       else this.#queue.pop()!.reject(new FanfareError("queue_full", `${max} messages wait already`));
-    }
-    return answer;
+    });
   }
 
   #flush(): void {

@@ -883,3 +883,14 @@ test("nothing is left of a client that is closed", async (context) => {
   fanfare.close();
   assert.deepEqual([listening.size, timers.size], [0, 0]);
 });
+
+test("only what is new is refused by a full queue", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context, { queue: { max: 2 } });
+  const room = await joined(fanfare, "a");
+  const asked = [1, 2, 3].map(() => kept(room.history()));
+  await FakeSocket.last.end();
+  await assert.rejects(room.publish("x", { signal: AbortSignal.abort() }), { name: "AbortError" });
+  await assert.rejects(room.publish("y"), { code: "queue_full" });
+  assert.deepEqual(await Promise.all(asked.map(outcome)), ["pending", "pending", "pending"]);
+});
