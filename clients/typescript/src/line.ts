@@ -48,7 +48,7 @@ export class Line {
     this.#timeout = timeout;
     this.#pingDelay = pingDelay;
     socket.onmessage = ({ data }) => {
-      this.#heardAt = Date.now();
+      this.#heardAt = performance.now();
       if (this.#held) this.#held.push(data);
       else this.#receive(data);
     };
@@ -74,7 +74,7 @@ export class Line {
     // Before the welcome another clock is running, and after a question that of its answer.
     if (this.#over || !this.#quiet || this.#asked) return;
     this.#asked = true;
-    const askedAt = Date.now();
+    const askedAt = performance.now();
     this.#socket.send('{"type":"ping"}');
     clearTimeout(this.#watch);
     this.#watch = setTimeout(() => {
@@ -85,7 +85,7 @@ export class Line {
 
   _send(request: Request): void {
     const id = ++this.#lastId;
-    const sentAt = Date.now();
+    const sentAt = performance.now();
     const timer = setTimeout(() => {
       this.#sent.delete(id);
       request.reject(unanswered(request, "timeout"));
@@ -140,9 +140,8 @@ export class Line {
   #rest(): void {
     this.#asked = false;
     clearTimeout(this.#watch);
-    const left = this.#heardAt + this.#quiet - Date.now();
-    // More than the whole is left only when the clock was set back.
-    if (left > 0 && left <= this.#quiet) this.#watch = setTimeout(() => this.#rest(), left);
+    const left = this.#heardAt + this.#quiet - performance.now();
+    if (left > 0) this.#watch = setTimeout(() => this.#rest(), left);
     else this._probe();
   }
 

@@ -894,3 +894,16 @@ test("only what is new is refused by a full queue", async (context) => {
   await assert.rejects(room.publish("y"), { code: "queue_full" });
   assert.deepEqual(await Promise.all(asked.map(outcome)), ["pending", "pending", "pending"]);
 });
+
+test("a clock that is set back makes no line look dead", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context, { maxServerPingDelay: 3000 });
+  await pass(26_000);
+  assert.deepEqual(FakeSocket.last.sent, [{ type: "ping" }]);
+  const { now } = Date;
+  context.mock.method(Date, "now", () => now.call(Date) - 3_600_000);
+  FakeSocket.last.say({ type: "pong", timestamp: 1 });
+  await pass(4000);
+  assert.equal(fanfare.state, "open");
+  assert.equal(FakeSocket.last.sent.length, 1);
+});
