@@ -193,4 +193,5 @@ export function unanswered(request: Request, otherwise: "timeout" | "disconnecte
 
 const { setImmediate } = globalThis as { setImmediate?: (run: () => void) => void };
 const OPEN = 1;
-const BUFFERED_BYTES_MAX = 1 << 20;
+/** Little, as the time for an answer begins here: the rest waits in the queue, where it is known to be unsent. */
+const BUFFERED_BYTES_MAX = 1 << 16;

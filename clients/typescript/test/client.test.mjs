@@ -508,7 +508,7 @@ test("what a socket does not get rid of waits in the queue", async (context) => 
   stopTheClock(context);
   const fanfare = await connected(context);
   const first = fanfare.send("ben", "1");
-  FakeSocket.last.bufferedAmount = 2 << 20;
+  FakeSocket.last.bufferedAmount = 64 << 10;
   const second = fanfare.send("ben", "2");
   assert.equal(FakeSocket.last.sent.length, 1);
   FakeSocket.last.bufferedAmount = 0;
