@@ -9,7 +9,10 @@ type Left = { error?: FanfareError };
 
 /** A room as this client sees it. Once joined it is joined again after each loss of the connection, until `leave()`. */
 export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements AsyncIterable<Message<Data>> {
-  /** The last message seen here; give it as `since` to go on from there in another page or process. */
+  /**
+   * The last message given to listeners; give it as `since` to go on from there in another page or process.
+   * Loops may be behind it: who uses one keeps `epoch` of here and `offset` of the last message that is dealt with.
+   */
   position: Position | undefined;
   /** True while the gateway counts this connection among the members. */
   joined = false;
@@ -23,7 +26,7 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   readonly #history: number;
   #joining: Deferred<Joined> | undefined;
   #attempt = 0;
-  /** Offsets of own messages that do not come here, after the position and in order; few, and empty where nothing has offsets. */
+  /** Offsets of own messages that do not come here, after the position and in order. Where messages have no offsets it fills up to its bound, and nothing comes of it. */
   readonly #own = new Set<number>();
   #retry: ReturnType<typeof setTimeout> | undefined;
 
