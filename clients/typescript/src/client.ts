@@ -43,7 +43,6 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const { max = 256, policy = "reject" } = queue;
     this.#options = { ...options, minReconnectDelay, maxReconnectDelay, timeout, maxServerPingDelay, queue: { max, policy } };
     if (options.token) this.#take(options.token);
-    options.signal?.addEventListener("abort", () => this.close());
   }
 
   get state(): State {
@@ -111,10 +110,12 @@ export class Fanfare extends Emitter<FanfareEvents> {
           line._hold();
           resolve(answer);
         },
-        reject(error) {
+        reject: (error) => {
           reject(error);
-          // Where the two sides now stand is not known.
-          if ((error as FanfareError).code === "timeout") line._drop("no answer");
+          if ((error as FanfareError).code !== "timeout") return;
+          // Where the two sides now stand is not known, and a line without answers has not lasted.
+          this.#openedAt = Date.now();
+          line._drop("no answer");
         },
       });
     });
@@ -149,7 +150,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
         const error = new FanfareError("unauthorized", "no token", undefined, { cause });
         if (cause instanceof FanfareError && cause.code === "unauthorized") return this.#stop(1006, "no token", error);
         this._emit("error", error);
-        return this.#comeBack(1006, "no token");
+        // A listener may have closed the client.
+        return attempt === this.#attempt ? this.#comeBack(1006, "no token") : undefined;
       }
     }
     const url = new URL(this.#url);
@@ -298,7 +300,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
 
   /** Does not come back: of its own will, or because of `error`. */
   #stop(code: number, reason: string, error?: FanfareError): void {
-    this.#attempt++;
+    const attempt = ++this.#attempt;
     clearTimeout(this.#timer);
     this.#comeBackAt = undefined;
     this.#listening?.abort();
@@ -306,13 +308,15 @@ export class Fanfare extends Emitter<FanfareEvents> {
     this.#opening?.reject(rejection);
     this.#opening = undefined;
     for (const request of this.#queue.splice(0)) request.reject(rejection);
-    this.#change("closed");
-    for (const room of this.#rooms.values()) if (room._wanted) room._end(error);
+    this.#state = "closed";
+    // Of the others only the loops end. Those that a listener joins anew are not meant.
+    for (const room of [...this.#rooms.values()].filter((room) => room._wanted || room._end())) room._end(error);
+    if (attempt === this.#attempt) this.#change("closed");
     this._emit("close", { code, reason });
   }
 
   #enqueue(message: Wire, unanswered?: "unconfirmed", signal?: AbortSignal): Promise<any> {
-    const answer = new Promise((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
       if (this.#state === "closed") return reject(new FanfareError("closed", "not connected: call connect() first"));
       // What is changed later is not what was published.
@@ -331,13 +335,11 @@ export class Fanfare extends Emitter<FanfareEvents> {
       request.reject = settled(reject);
       this.#queue.push(request);
       this.#flush();
-    });
-    const { max, policy } = this.#options.queue;
-    if (this.#queue.length > max) {
+      const { max, policy } = this.#options.queue;
+      if (this.#queue.length <= max) return;
       if (policy === "drop-oldest") this.#queue.shift()!.reject(new FanfareError("dropped", "a newer message took its place in the queue"));
       else this.#queue.pop()!.reject(new FanfareError("queue_full", `${max} messages wait already`));
-    }
-    return answer;
+    });
   }
 
   #flush(): void {
@@ -357,7 +359,13 @@ export class Fanfare extends Emitter<FanfareEvents> {
       timer = setTimeout(() => reject(new FanfareError("timeout", "no token in time")), 4 * timeout);
     });
     const asked = (async () => getToken!())();
-    const token = await Promise.race([asked, late]).finally(() => clearTimeout(timer));
+    const { signal } = this.#listening!;
+    const stop = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", stop);
+    };
+    signal.addEventListener("abort", stop);
+    const token = await Promise.race([asked, late]).finally(stop);
     if (!token || token === this.#refusedToken) throw new FanfareError("unauthorized", "no token to be had");
     return token;
   }
@@ -383,13 +391,14 @@ export class Fanfare extends Emitter<FanfareEvents> {
     } catch (cause) {
       if (line !== this.#line) return;
       this._emit("error", new FanfareError("unauthorized", "the token could not be renewed", undefined, { cause }));
-      this.#planRenewal(RENEWAL_RETRY);
+      if (line === this.#line) this.#planRenewal(RENEWAL_RETRY);
     }
   }
 
   #listen(): void {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
+    this.#options.signal?.addEventListener("abort", () => this.close(), { signal });
     for (const type of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(type, () => this.#wake(type), { signal });
     globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#wake("visible"), { signal });
   }

@@ -48,7 +48,7 @@ export class Line {
     this.#timeout = timeout;
     this.#pingDelay = pingDelay;
     socket.onmessage = ({ data }) => {
-      this.#heardAt = Date.now();
+      this.#heardAt = performance.now();
       if (this.#held) this.#held.push(data);
       else this.#receive(data);
     };
@@ -74,7 +74,7 @@ export class Line {
     // Before the welcome another clock is running, and after a question that of its answer.
     if (this.#over || !this.#quiet || this.#asked) return;
     this.#asked = true;
-    const askedAt = Date.now();
+    const askedAt = performance.now();
     this.#socket.send('{"type":"ping"}');
     clearTimeout(this.#watch);
     this.#watch = setTimeout(() => {
@@ -85,14 +85,15 @@ export class Line {
 
   _send(request: Request): void {
     const id = ++this.#lastId;
-    const sentAt = Date.now();
+    const sentAt = performance.now();
     const timer = setTimeout(() => {
       this.#sent.delete(id);
       request.reject(unanswered(request, "timeout"));
       // Not a word since then: it is the line that is dead, not the gateway that is slow.
       if (this.#heardAt < sentAt) this._drop("no answer");
       else this.#events.settled();
-    }, this.#timeout);
+      // What moves this client in or out is given as long as the welcome: after a storm all come back at once.
+    }, this.#timeout * (request.unanswered === "disconnected" ? 4 : 1));
     this.#sent.set(id, { ...request, timer });
     this.#socket.send(`${request.text.slice(0, -1)},"id":${id}}`);
   }
@@ -139,9 +140,8 @@ export class Line {
   #rest(): void {
     this.#asked = false;
     clearTimeout(this.#watch);
-    const left = this.#heardAt + this.#quiet - Date.now();
-    // More than the whole is left only when the clock was set back.
-    if (left > 0 && left <= this.#quiet) this.#watch = setTimeout(() => this.#rest(), left);
+    const left = this.#heardAt + this.#quiet - performance.now();
+    if (left > 0) this.#watch = setTimeout(() => this.#rest(), left);
     else this._probe();
   }
 
@@ -193,4 +193,5 @@ export function unanswered(request: Request, otherwise: "timeout" | "disconnecte
 
 const { setImmediate } = globalThis as { setImmediate?: (run: () => void) => void };
 const OPEN = 1;
-const BUFFERED_BYTES_MAX = 1 << 20;
+/** Little, as the time for an answer begins here: the rest waits in the queue, where it is known to be unsent. */
+const BUFFERED_BYTES_MAX = 1 << 16;

@@ -5,9 +5,14 @@ import { FanfareError } from "./errors.js";
 import type { Wire } from "./line.js";
 import type { Content, History, Id, Joined, Members, Message, Position, PublishOptions, RoomEvents, RoomOptions } from "./types.js";
 
+type Left = { error?: FanfareError };
+
 /** A room as this client sees it. Once joined it is joined again after each loss of the connection, until `leave()`. */
 export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements AsyncIterable<Message<Data>> {
-  /** The last message seen here; give it as `since` to go on from there in another page or process. */
+  /**
+   * The last message given to listeners; give it as `since` to go on from there in another page or process.
+   * Loops may be behind it: who uses one keeps `epoch` of here and `offset` of the last message that is dealt with.
+   */
   position: Position | undefined;
   /** True while the gateway counts this connection among the members. */
   joined = false;
@@ -16,10 +21,12 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   /** It has been joined since it was wished for. @internal */
   _known = false;
   readonly #client: Fanfare;
+  /** What ends the loops. */
+  readonly #loops = new Set<(left: Left) => void>();
   readonly #history: number;
   #joining: Deferred<Joined> | undefined;
   #attempt = 0;
-  /** Offsets of own messages that do not come here, after the position and in order; few, and empty where nothing has offsets. */
+  /** Offsets of own messages that do not come here, after the position and in order. Where messages have no offsets it fills up to its bound, and nothing comes of it. */
   readonly #own = new Set<number>();
   #retry: ReturnType<typeof setTimeout> | undefined;
 
@@ -69,34 +76,51 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
   }
 
   /** The messages from here on. Throws when it falls 10,000 messages behind, rather than to skip any. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Message<Data>, void, undefined> {
+  [Symbol.asyncIterator](): AsyncIterableIterator<Message<Data>> {
+    const readers: Deferred<IteratorResult<Message<Data>, undefined>>[] = [];
     let waiting: Message<Data>[] = [];
-    let end: { error?: FanfareError } | undefined;
-    let wake = () => {};
-    const finish = (left: { error?: FanfareError }) => {
-      end ??= left;
-      wake();
+    let end: Left | undefined;
+    const serve = () => {
+      while (readers[0] && (waiting.length || end)) {
+        const reader = readers.shift()!;
+        const value = waiting.shift();
+        if (value) reader.resolve({ value, done: false });
+        else if (end!.error) {
+          reader.reject(end!.error);
+          end = {};
+        } else reader.resolve({ value: undefined, done: true });
+      }
     };
-    const stops = [
-      this.on("left", finish),
-      this.on("message", (message) => {
-        if (end) return;
-        if (waiting.push(message) <= LOOP_MESSAGES_MAX) return wake();
+    const finish = (left: Left) => {
+      end ??= left;
+      stop();
+      this.#loops.delete(finish);
+      serve();
+    };
+    const stop = this.on("message", (message) => {
+      if (waiting.push(message) > LOOP_MESSAGES_MAX) {
         waiting = [];
         finish({ error: new FanfareError("overflow", `the loop is ${LOOP_MESSAGES_MAX} messages behind`) });
-      }),
-    ];
-    try {
-      for (;;) {
-        const message = waiting.shift();
-        if (message) yield message;
-        else if (end?.error) throw end.error;
-        else if (end) return;
-        else await new Promise<void>((resolve) => (wake = resolve));
-      }
-    } finally {
-      for (const stop of stops) stop();
-    }
+      } else serve();
+    });
+    this.#loops.add(finish);
+    return {
+      next() {
+        const reader = new Deferred<IteratorResult<Message<Data>, undefined>>();
+        readers.push(reader);
+        serve();
+        return reader.promise;
+      },
+      async return() {
+        waiting = [];
+        end = {};
+        finish(end);
+        return { value: undefined, done: true };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
   }
 
   /** Where to go on, as `resume` lists it. @internal */
@@ -154,11 +178,14 @@ export class Room<Data = unknown> extends Emitter<RoomEvents<Data>> implements A
 
   /** This client is out of the room and does not come back by itself. @internal */
   _end(error?: FanfareError): void {
+    const left = error ? { error } : {};
+    for (const finish of this.#loops) finish(left);
+    if (!this._wanted) return;
     this._lost();
     this._wanted = this._known = false;
     this.#joining?.reject(error ?? new FanfareError("closed", "the room was left"));
     this.#joining = undefined;
-    this._emit("left", error ? { error } : {});
+    this._emit("left", left);
   }
 
   /** Something from the gateway that belongs to this room. @internal */

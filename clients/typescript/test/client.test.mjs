@@ -290,8 +290,9 @@ test("a join without an answer ends the connection, and is sent again with the n
   stopTheClock(context);
   const fanfare = await connected(context, { timeout: 1000 });
   const joining = fanfare.room("a").join();
-  await pass(900);
+  await pass(3900);
   FakeSocket.last.say({ type: "pong" });
+  assert.equal(FakeSocket.all.length, 1);
   await pass(1000);
   assert.equal(FakeSocket.all.length, 2);
   await FakeSocket.last.welcome();
@@ -507,7 +508,7 @@ test("what a socket does not get rid of waits in the queue", async (context) => 
   stopTheClock(context);
   const fanfare = await connected(context);
   const first = fanfare.send("ben", "1");
-  FakeSocket.last.bufferedAmount = 2 << 20;
+  FakeSocket.last.bufferedAmount = 64 << 10;
   const second = fanfare.send("ben", "2");
   assert.equal(FakeSocket.last.sent.length, 1);
   FakeSocket.last.bufferedAmount = 0;
@@ -727,4 +728,182 @@ test("a page that is shown again or online again does not wait, and looks whethe
   happens("online");
   await pass(60_000);
   assert.equal(FakeSocket.all.length, attempts + 1, "listens no longer");
+});
+
+test("a listener may close the client, or begin anew, at an error and at a loss", async (context) => {
+  stopTheClock(context);
+  const getToken = () => {
+    throw new Error("down");
+  };
+  for (const again of [false, true]) {
+    const fanfare = client(context, { getToken });
+    const stop = fanfare.on("error", () => {
+      stop();
+      fanfare.close();
+      if (again) kept(fanfare.connect());
+    });
+    await assert.rejects(fanfare.connect(), { code: "closed" });
+    await settle();
+    assert.equal(fanfare.state, again ? "waiting" : "closed");
+    if (!again) await pass(60_000);
+    assert.equal(fanfare.log.filter(([type]) => type === "error").length, again ? 2 : 1);
+    assert.equal(delays(fanfare).length, again ? 2 : 1);
+  }
+  for (const again of [false, true]) {
+    const fanfare = await connected(context);
+    const stop = fanfare.on("close", () => {
+      stop();
+      fanfare.close();
+      if (again) kept(fanfare.connect());
+    });
+    await FakeSocket.last.end();
+    await pass(10_000);
+    assert.equal(fanfare.state, again ? "connecting" : "closed");
+    assert.equal(FakeSocket.all.length, again ? 2 : 1);
+  }
+});
+
+test("who closes the client when a renewal fails is asked for no token any more", async (context) => {
+  stopTheClock(context);
+  let count = 0;
+  const getToken = () => {
+    count += 1;
+    if (count > 1) throw new Error("down");
+    return jwt({ exp: inSeconds(100) });
+  };
+  const fanfare = await connected(context, { getToken });
+  FakeSocket.lively = true;
+  fanfare.on("error", () => fanfare.close());
+  await pass(120_000);
+  assert.equal(fanfare.state, "closed");
+  assert.equal(count, 2);
+});
+
+test("a gateway that welcomes and does not answer is tried with growing pauses", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context);
+  FakeSocket.lively = true;
+  await joined(fanfare, "a");
+  await FakeSocket.last.end();
+  for (const pause of [250, 500, 1000, 2000]) {
+    assert.equal(delays(fanfare).at(-1), pause);
+    await pass(pause);
+    FakeSocket.last.readyState = 1;
+    await FakeSocket.last.welcome();
+    assert.ok(FakeSocket.last.request("resume"));
+    await pass(19_900);
+    assert.equal(fanfare.state, "open", "is given as long as for the welcome");
+    await pass(100);
+    assert.equal(fanfare.state, "waiting");
+  }
+  assert.deepEqual(delays(fanfare), [250, 500, 1000, 2000, 4000]);
+});
+
+test("a listener that begins anew at the end is not disturbed by it", async (context) => {
+  stopTheClock(context);
+  for (const type of ["state", "close", "left"]) {
+    const fanfare = await connected(context);
+    const [room, other] = [await joined(fanfare, "a"), fanfare.room("b")];
+    let joining;
+    const anew = (event) => {
+      if (joining || (type === "state" && event !== "closed")) return;
+      joining = Promise.all([fanfare.connect(), room.join(), other.join()]);
+      joining.catch(() => {});
+    };
+    (type === "left" ? room : fanfare).on(type, anew);
+    fanfare.close();
+    await settle();
+    assert.equal(fanfare.state, "connecting", type);
+    assert.equal(await outcome(joining), "pending", type);
+    await FakeSocket.last.welcome();
+    for (const { id, room_id } of FakeSocket.last.sent) {
+      FakeSocket.last.say({ type: "ack", id, room_id, epoch: "e", offset: 10, recovered: true, rooms: [back(room)] });
+      await pass(1);
+    }
+    await pass(1);
+    if (!other.joined) await FakeSocket.last.answer("join", { epoch: "e", offset: 1, recovered: false });
+    await joining;
+    assert.ok(room.joined && other.joined, type);
+    assert.equal(fanfare.state, "open");
+    assert.equal(room.log.filter(([type]) => type === "left").length, 1);
+  }
+});
+
+test("a loop that waits can be stopped, and one over a room that was never joined ends with close()", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context);
+  const room = await joined(fanfare, "a");
+  const loop = room[Symbol.asyncIterator]();
+  const [first, second] = [loop.next(), loop.next()];
+  FakeSocket.last.say(message(11));
+  assert.equal((await first).value.offset, 11);
+  FakeSocket.last.say(message(12));
+  FakeSocket.last.say(message(13));
+  const third = loop.next();
+  const fourth = loop.next();
+  assert.deepEqual(await outcome(loop.return()), { value: { value: undefined, done: true } });
+  assert.deepEqual([(await second).value.offset, (await third).value.offset], [12, 13]);
+  assert.deepEqual(await outcome(fourth), { value: { value: undefined, done: true } });
+  FakeSocket.last.say(message(14));
+  assert.deepEqual(await outcome(loop.next()), { value: { value: undefined, done: true } });
+
+  const other = fanfare.room("b")[Symbol.asyncIterator]().next();
+  assert.equal(await outcome(other), "pending");
+  fanfare.close();
+  assert.deepEqual(await outcome(other), { value: { value: undefined, done: true } });
+});
+
+test("nothing is left of a client that is closed", async (context) => {
+  stopTheClock(context);
+  const stop = new AbortController();
+  const listening = new Set();
+  for (const [method, keep] of [["addEventListener", "add"], ["removeEventListener", "delete"]]) {
+    const { [method]: original } = stop.signal;
+    stop.signal[method] = (type, listener, options) => {
+      listening[keep](listener);
+      options?.signal?.addEventListener("abort", () => listening.delete(listener));
+      original.call(stop.signal, type, listener, options);
+    };
+  }
+  const timers = new Set();
+  const { setTimeout: set, clearTimeout: clear } = globalThis;
+  globalThis.setTimeout = (...given) => {
+    const timer = set(...given);
+    timers.add(timer);
+    return timer;
+  };
+  globalThis.clearTimeout = (timer) => {
+    timers.delete(timer);
+    clear(timer);
+  };
+  const fanfare = client(context, { signal: stop.signal, getToken: () => new Promise(() => {}) });
+  kept(fanfare.connect());
+  await settle();
+  assert.deepEqual([listening.size, timers.size], [1, 1]);
+  fanfare.close();
+  assert.deepEqual([listening.size, timers.size], [0, 0]);
+});
+
+test("only what is new is refused by a full queue", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context, { queue: { max: 2 } });
+  const room = await joined(fanfare, "a");
+  const asked = [1, 2, 3].map(() => kept(room.history()));
+  await FakeSocket.last.end();
+  await assert.rejects(room.publish("x", { signal: AbortSignal.abort() }), { name: "AbortError" });
+  await assert.rejects(room.publish("y"), { code: "queue_full" });
+  assert.deepEqual(await Promise.all(asked.map(outcome)), ["pending", "pending", "pending"]);
+});
+
+test("a clock that is set back makes no line look dead", async (context) => {
+  stopTheClock(context);
+  const fanfare = await connected(context, { maxServerPingDelay: 3000 });
+  await pass(26_000);
+  assert.deepEqual(FakeSocket.last.sent, [{ type: "ping" }]);
+  const { now } = Date;
+  context.mock.method(Date, "now", () => now.call(Date) - 3_600_000);
+  FakeSocket.last.say({ type: "pong", timestamp: 1 });
+  await pass(4000);
+  assert.equal(fanfare.state, "open");
+  assert.equal(FakeSocket.last.sent.length, 1);
 });

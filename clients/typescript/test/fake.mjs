@@ -8,6 +8,8 @@ import { Fanfare } from "../dist/fanfare.js";
 export function stopTheClock(context, random = 0.5) {
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_800_000_000_000 });
   mock.method(Math, "random", () => random);
+  const { now } = Date;
+  mock.method(performance, "now", () => now.call(Date));
   context.after(() => {
     mock.timers.reset();
     mock.restoreAll();

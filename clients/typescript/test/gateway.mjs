@@ -13,6 +13,17 @@ import { fileURLToPath } from "node:url";
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 export const BINARY = process.env.FANFARE_BIN ?? `${ROOT}target/debug/fanfare`;
 const DEADLINE = 20_000;
+const ROOMS = `
+[[rooms]]
+match = "demo.*"
+history = {}
+presence = true
+
+[[rooms]]
+match = "*"
+history = {}
+presence = "list"
+`;
 
 /** The promise, or a failure that says what did not come. */
 export function inTime(promise, what, limit = DEADLINE) {
@@ -36,7 +47,7 @@ export async function until(holds, what) {
 }
 
 /** A running gateway, on a port of its own unless `listen` says which, with the text of a configuration file. */
-export async function start(args = [], settings = {}, { listen = "127.0.0.1:0", config = "" } = {}) {
+export async function start(args = [], settings = {}, { listen = "127.0.0.1:0", config = ROOMS } = {}) {
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("FANFARE_")));
   for (const [key, value] of Object.entries({ DRAIN__WINDOW: "200ms", ...settings })) env[`FANFARE_${key}`] = value;
   const directory = await mkdtemp(path.join(tmpdir(), "fanfare-client-"));
