@@ -16,6 +16,7 @@ from certificates import Authority
 from faults import StoppedThread
 from prometheus import Prometheus
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from test_webhooks import Receiver
 from support import BINARY, DEADLINE, ROOT, SECRET, Client, Gateway, RawClient, clean_environment, fetch, poll, poll_async
 
 LOADTEST = os.path.join(os.path.dirname(BINARY), "fanfare-loadtest")
@@ -73,7 +74,16 @@ class Dashboards(unittest.TestCase):
             jwks = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "jwks.json")
             with open(jwks, "w", encoding="utf-8") as file:
                 json.dump({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}, file)
-            gateway = stack.enter_context(Gateway(**SECURED, AUTH__JWKS=jwks, LIMITS__OUTBOUND_BYTES="256KiB"))
+            receiver = Receiver()
+            stack.callback(receiver.close)
+            settings = {
+                "LIMITS__OUTBOUND_BYTES": "256KiB",
+                "ROOMS": '[{ match = "restless", history = true }]',
+                "PRESENCE__DAMPING": "100ms",
+                "WEBHOOKS__URL": receiver.url,
+                "WEBHOOKS__SECRET": SECRET,
+            }
+            gateway = stack.enter_context(Gateway(**SECURED, AUTH__JWKS=jwks, **settings))
             certificate, key = Authority(stack.enter_context(tempfile.TemporaryDirectory())).issue("tls")
             tls = stack.enter_context(Gateway(TLS__CERTIFICATE=str(certificate), TLS__KEY=str(key)))
             prometheus = stack.enter_context(Prometheus({"loaded": gateway.admin, "tls": tls.admin}, FACTOR))
@@ -136,7 +146,7 @@ def restless(gateway):
             with contextlib.suppress(InvalidStatus):
                 await Client.open(gateway, "token=no.good.token")
             client = await Client.open(gateway, token("restless"))
-            await client.request(type="join", room_id="restless")
+            await client.request(type="join", room_id="restless", history=3)
             await client.request(type="message", room_id="restless", content="x" * 100)
             await client.request(type="message", to="restless", content="x")
             await client.request(type="message", room_id="elsewhere", content="refused")

@@ -271,7 +271,7 @@ class Reloads(TlsTest):
         self.assertEqual(self.name(gateway), "second")
         gateway.stop()
         log = "".join(gateway.log)
-        self.assertEqual(log.count("the old one stays"), 3, log)
+        self.assertEqual(log.count("a new certificate is no good"), 3, log)
         for line in self.first[1].read_text().splitlines() + self.second[1].read_text().splitlines():
             self.assertNotIn(line, log)
 
