@@ -367,6 +367,8 @@ class Logs(unittest.IsolatedAsyncioTestCase):
         for _ in range(30):
             with self.assertRaisesRegex(AssertionError, "401"):
                 await asyncio.to_thread(RawClient, gateway, f"token={token}")
+        # Those that were refused stay for a moment, so that they see why.
+        await poll_async("nobody is left", lambda: ask(gateway, "/api/v1/drain")[1]["connections"] == 0)
         self.assertEqual(await asyncio.to_thread(gateway.stop), 0)
         await poll_async("the last line", lambda: any("stopped" in line for line in gateway.log))
         lines = [json.loads(line) for line in gateway.log]
