@@ -94,10 +94,11 @@ impl Directory {
                 quiet.push((since, bytes, room));
             }
         }
-        let mut excess = self.budget.bytes().saturating_sub(self.budget.limit() / SWEEP_TO.1 * SWEEP_TO.0);
-        if self.budget.bytes() < self.budget.limit() / SWEEP_FROM.1 * SWEEP_FROM.0 {
+        let (bytes, limit) = (self.budget.bytes(), self.budget.limit());
+        if bytes < limit / SWEEP_FROM.1 * SWEEP_FROM.0 {
             return;
         }
+        let mut excess = bytes.saturating_sub(limit / SWEEP_TO.1 * SWEEP_TO.0);
         quiet.sort_unstable_by_key(|(since, ..)| *since);
         for (_, bytes, room) in quiet {
             if excess == 0 {

@@ -48,22 +48,26 @@ const AGAIN_AFTER: u64 = 10_000_000;
 impl Hub {
     /// A connection of a user is a member of a room.
     pub fn arrive(&self, room: &Arc<Room>, user: &UserId, shard: ShardIndex) {
-        if let Some(at) = room.arrive(user, shard, self.clock.now()) {
-            self.agenda.push(at, Item::User(Arc::clone(room), user.clone()));
-        }
+        let at = room.arrive(user, shard, self.clock.now());
+        self.look_at_user_at(room, user, at);
     }
 
     /// A connection of a user is not a member any more; `is_over` when the connection is, and may come back.
     pub fn depart(&self, room: &Arc<Room>, user: &UserId, shard: ShardIndex, is_over: bool) {
         let leaves_at = self.clock.now() + if is_over { self.damping() } else { 0 };
-        if let Some(at) = room.depart(user, shard, leaves_at) {
-            self.agenda.push(at, Item::User(Arc::clone(room), user.clone()));
-        }
+        let at = room.depart(user, shard, leaves_at);
+        self.look_at_user_at(room, user, at);
     }
 
     pub(super) fn forget_present(&self, room: &Arc<Room>, shard: ShardIndex) {
         for (user, at) in room.forget(shard, self.clock.now() + self.damping()) {
-            self.agenda.push(at, Item::User(Arc::clone(room), user));
+            self.look_at_user_at(room, &user, Some(at));
+        }
+    }
+
+    fn look_at_user_at(&self, room: &Arc<Room>, user: &UserId, at: Option<u64>) {
+        if let Some(at) = at {
+            self.agenda.push(at, Item::User(Arc::clone(room), user.clone()));
         }
     }
 

@@ -183,8 +183,7 @@ pub fn write_message_up_to_offset<'a>(
     out: &mut Vec<u8>,
 ) {
     write_said(message, from.into(), out);
-    number(r#","timestamp":"#, timestamp, out);
-    out.extend_from_slice(br#","offset":"#);
+    end_up_to_offset(timestamp, out);
 }
 
 fn write_said(message: &Message<'_>, from: Option<NameRef<'_>>, out: &mut Vec<u8>) {
@@ -268,16 +267,23 @@ pub(super) fn boolean(before: &str, value: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
+/// As [`end`], where an offset and a brace are to follow.
+pub(super) fn end_up_to_offset(timestamp: u64, out: &mut Vec<u8>) {
+    number(r#","timestamp":"#, timestamp, out);
+    out.extend_from_slice(br#","offset":"#);
+}
+
 pub(super) fn end(timestamp: u64, out: &mut Vec<u8>) {
     number(r#","timestamp":"#, timestamp, out);
     out.push(b'}');
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn printed(print: impl FnOnce(&mut Vec<u8>)) -> String {
+    /// What is appended, which must be JSON.
+    pub(in super::super) fn printed(print: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
         print(&mut out);
         serde_json::from_slice::<serde_json::Value>(&out).expect("what is printed is JSON");

@@ -1,7 +1,7 @@
 //! From what the gateway knows of a room to JSON: what was said there, who is there, who comes and goes.
 
 use super::Mark;
-use super::print::{boolean, end, name, number, text, write_mark};
+use super::print::{boolean, end, end_up_to_offset, name, number, text, write_mark};
 use crate::id::{NameRef, UserId};
 
 /// The answer to who looks back.
@@ -99,8 +99,7 @@ pub fn write_movement_up_to_offset(
     out: &mut Vec<u8>,
 ) {
     begin_movement(is_join, user, room, out);
-    number(r#","timestamp":"#, timestamp, out);
-    out.extend_from_slice(br#","offset":"#);
+    end_up_to_offset(timestamp, out);
 }
 
 fn begin_movement(is_join: bool, user: NameRef<'_>, room: NameRef<'_>, out: &mut Vec<u8>) {
@@ -111,26 +110,16 @@ fn begin_movement(is_join: bool, user: NameRef<'_>, room: NameRef<'_>, out: &mut
 
 #[cfg(test)]
 mod tests {
+    use super::super::print::tests::printed;
     use super::*;
-
-    fn printed(print: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        print(&mut out);
-        serde_json::from_slice::<serde_json::Value>(&out).expect("what is printed is JSON");
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn prints_what_was_said() {
-        let messages: [&[u8]; 2] = [br#"{"a":1}"#, br#"{"b":2}"#];
-        let history = |messages: &'static [&'static [u8]]| History {
-            room: NameRef::Number(5),
-            epoch: 255,
-            offset: 9,
-            complete: true,
-            messages: messages.iter().copied(),
-        };
-        let messages: &'static [&'static [u8]] = Box::leak(Box::new(messages));
+        fn history<'m>(messages: &'m [&'m [u8]]) -> History<'m, impl Iterator<Item = &'m [u8]>> {
+            let messages = messages.iter().copied();
+            History { room: NameRef::Number(5), epoch: 255, offset: 9, complete: true, messages }
+        }
+        let messages: &[&[u8]] = &[br#"{"a":1}"#, br#"{"b":2}"#];
         assert_eq!(
             printed(|out| write_history(Some(Mark::Unsigned(1)), history(messages), 7, out)),
             r#"{"type":"history","id":1,"room_id":5,"epoch":"00000000000000ff","offset":9,"complete":true,"messages":[{"a":1},{"b":2}],"timestamp":7}"#

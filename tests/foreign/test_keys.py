@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import unittest
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import jwt
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from support import BINARY, DEADLINE, Client, Gateway, clean_environment, fetch, poll_async
+from support import BINARY, DEADLINE, Client, Gateway, Served, clean_environment, fetch, poll_async
 from test_api import acall
 from websockets.exceptions import InvalidStatus
 
@@ -57,7 +57,7 @@ def jwks(*keys):
     return json.dumps({"keys": [key.jwk() if isinstance(key, Key) else key for key in keys]}).encode()
 
 
-class Issuer:
+class Issuer(Served):
     """An address that answers with a set of keys, or with what a test wants to see go wrong."""
 
     def __init__(self, body, port=0, tls=None):
@@ -82,15 +82,7 @@ class Issuer:
             def log_message(self, *_):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None
-        if tls:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
-        self.port = self.server.server_port
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/jwks.json"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self.thread.start()
+        super().__init__(Handler, "/jwks.json", port, tls)
 
     def endless(self):
         while not self.over.is_set():
@@ -102,9 +94,7 @@ class Issuer:
 
     def close(self):
         self.over.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        super().close()
 
 
 async def enters(gateway, token):

@@ -12,22 +12,21 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from certificates import Authority
-from support import BINARY, DEADLINE, ROOT, Client, Gateway, clean_environment, poll, poll_async
+from support import BINARY, DEADLINE, ROOT, Client, Gateway, Served, clean_environment, poll, poll_async
 
 SECRET = "a secret for webhooks of more than thirty-two bytes"
 ROOMS = '[{ match = "seen.*", presence = true }]'
 
 
-class Receiver:
+class Receiver(Served):
     """A server that checks each request, and keeps what is in it."""
 
     def __init__(self, port=0, tls=None, status=200):
@@ -52,15 +51,7 @@ class Receiver:
             def log_message(self, *_):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None
-        if tls:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
-        self.port = self.server.server_port
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/hooks"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self.thread.start()
+        super().__init__(Handler, "/hooks", port, tls)
 
     def events(self):
         return [event for batch in list(self.batches) for event in batch["events"]]
@@ -68,11 +59,6 @@ class Receiver:
     def told(self):
         """What was told, without ids and times."""
         return [(event["type"], event["room_id"], event.get("user")) for event in self.events()]
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 def fault_of(headers, body):

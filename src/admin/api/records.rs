@@ -74,7 +74,7 @@ pub(in super::super) fn history(
         (None, None) => Start::Last(limit),
         (Some(epoch), Some(_)) => {
             let offset = query.number("offset", 0, 0..=usize::MAX)?;
-            Start::Behind(life(epoch), offset as u64)
+            Start::behind(epoch, offset as u64)
         }
         _ => {
             let message = "`epoch` and `offset` belong together: give both, or none for the last messages";
@@ -87,12 +87,6 @@ pub(in super::super) fn history(
         return Err(Refusal::not_found(message));
     };
     Ok(answer::of_json(StatusCode::OK, written(&room_id, &page)))
-}
-
-/// The life of a room that an epoch names, as the gateway prints it; `None` for one that it has not printed.
-fn life(epoch: &str) -> Option<u64> {
-    let is_printed = epoch.len() == 16 && epoch.bytes().all(|byte| byte.is_ascii_hexdigit());
-    u64::from_str_radix(epoch, 16).ok().filter(|_| is_printed)
 }
 
 /// By hand, since the messages are JSON already.

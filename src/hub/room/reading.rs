@@ -12,6 +12,16 @@ pub enum Start {
     Last(usize),
 }
 
+impl Start {
+    /// Behind a position as it was told to somebody: an epoch in the form in which it is printed, and an offset.
+    pub fn behind(epoch: &str, offset: u64) -> Self {
+        // Whoever gives another form did not get it from here.
+        let is_printed = epoch.len() == 16 && epoch.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let epoch = u64::from_str_radix(epoch, 16).ok().filter(|_| is_printed);
+        Self::Behind(epoch, offset)
+    }
+}
+
 /// A part of what is kept, oldest first.
 #[derive(Debug, Default)]
 pub struct Passage {
